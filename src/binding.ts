@@ -1,0 +1,87 @@
+import {createRequire} from "node:module";
+import type {Llama, LlamaContext, LlamaContextSequence, LlamaModel, LlamaLogLevel, LlamaNuma} from "node-llama-cpp";
+import * as nodeLlamaCpp from "node-llama-cpp";
+
+/*
+ * The native boundary: what TypeScript knows of the addon, and every internal of node-llama-cpp that we rely on.
+ * node-llama-cpp is pinned exactly for these; test/standalone/internals.test.ts fails when one of them moves.
+ */
+
+/** node-llama-cpp's native context, opaque to us: native calls take it as a handle. */
+export type AddonContext = {readonly __addonContext: never};
+
+/** node-llama-cpp's native model, opaque to us. */
+export type AddonModel = {readonly __addonModel: never};
+
+/** The exports of our addon: node-llama-cpp's, of which these few matter here, and our own. */
+export type Binding = {
+    /** `undefined` while no backend is loaded */
+    getGpuType(): "cuda" | "vulkan" | "metal" | false | undefined,
+    getMathCores(): number
+};
+
+export type LlamaCreateOptions = {
+    bindings: Binding,
+    bindingPath: string,
+    buildType: "localBuild" | "prebuilt",
+    buildMetadata: {
+        buildOptions: {
+            gpu: "cuda" | "vulkan" | "metal" | false,
+            llamaCpp: {repo: string, release: string},
+            customCmakeOptions: Record<string, string>
+        }
+    },
+    logLevel: LlamaLogLevel,
+    logger: (level: LlamaLogLevel, message: string) => void,
+    maxThreads: number | undefined,
+    vramPadding: number | ((totalVram: number) => number),
+    ramPadding: number | ((totalRam: number) => number),
+    debug: boolean,
+    numa: LlamaNuma,
+    tempDir: false,
+    skipLlamaInit: boolean,
+    experimentalOptions: unknown
+};
+
+const require = createRequire(import.meta.url);
+
+/** Loads the addon anew: a Llama instance has a logger and log level of its own, which live in the exports. */
+export function loadBinding(bindingPath: string): Binding {
+    const resolved = require.resolve(bindingPath);
+    delete require.cache[resolved];
+    try {
+        return require(resolved) as Binding;
+    } finally {
+        delete require.cache[resolved];
+    }
+}
+
+/** `Llama._create`, with which node-llama-cpp's own `getLlama` ends. */
+export function createLlama(options: LlamaCreateOptions): Promise<Llama> {
+    return (nodeLlamaCpp.Llama as unknown as {_create(options: LlamaCreateOptions): Promise<Llama>})._create(options);
+}
+
+export function bindingOf(llama: Llama): Binding {
+    return (llama as unknown as {_bindings: Binding})._bindings;
+}
+
+export function addonModelOf(model: LlamaModel): AddonModel {
+    return (model as unknown as {_model: AddonModel})._model;
+}
+
+export function addonContextOf(context: LlamaContext): AddonContext {
+    return (context as unknown as {_ctx: AddonContext})._ctx;
+}
+
+export function contextOfSequence(sequence: LlamaContextSequence): LlamaContext {
+    return (sequence as unknown as {_context: LlamaContext})._context;
+}
+
+export function idOfSequence(sequence: LlamaContextSequence): number {
+    return (sequence as unknown as {_sequenceId: number})._sequenceId;
+}
+
+/** The `LlamaContext` inside an embedding, ranking or decision context; `undefined` where there is none. */
+export function heldContextOf(holder: object): LlamaContext | undefined {
+    return (holder as {_llamaContext?: LlamaContext})._llamaContext;
+}

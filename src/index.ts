@@ -1,0 +1,2 @@
+export * from "node-llama-cpp";
+export {getLlama} from "./getLlama.js";
