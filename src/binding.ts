@@ -17,7 +17,46 @@ export type AddonModel = {readonly __addonModel: never};
 export type Binding = {
     /** `undefined` while no backend is loaded */
     getGpuType(): "cuda" | "vulkan" | "metal" | false | undefined,
-    getMathCores(): number
+    getMathCores(): number,
+
+    /** ours; node-llama-cpp's own builds lack it. Throws a TypeError if the context is of another addon. */
+    readonly AddonAttentionEmulation?: new (context: AddonContext) => AddonAttentionEmulation
+};
+
+/** native/addon/AddonAttentionEmulation.h. Any of its methods throws if the context is disposed, or a setting is refused. */
+export type AddonAttentionEmulation = {
+    getShape(): {layers: number, heads: number},
+    enable(settings: AddonEmulationSettings): void,
+    disable(): void,
+    setStrength(strength: number): void,
+
+    /** NaN: the context's strength again */
+    setSequenceStrength(sequenceId: number, strength: number): void,
+    getReport(): AddonLayerReport[],
+
+    /** in bytes */
+    getPatternSize(): number,
+
+    /** how many decodes of the context could reuse the graph of the one before */
+    getReusedGraphs(): number
+};
+
+export type AddonEmulationSettings = {
+    strength: number,
+    threshold: number,
+    sourceLayer: number,
+
+    /** for each layer, a gain for each head */
+    gains: Float32Array,
+    allKeys: boolean,
+    normalize: boolean,
+    dense: boolean
+};
+
+export type AddonLayerReport = {
+    emulated: boolean,
+    fused: boolean,
+    reason?: string
 };
 
 export type LlamaCreateOptions = {
@@ -84,4 +123,17 @@ export function idOfSequence(sequence: LlamaContextSequence): number {
 /** The `LlamaContext` inside an embedding, ranking or decision context; `undefined` where there is none. */
 export function heldContextOf(holder: object): LlamaContext | undefined {
     return (holder as {_llamaContext?: LlamaContext})._llamaContext;
+}
+
+/** Whether no live sequence has the id. */
+export function isIdUnused(context: LlamaContext, sequenceId: number): boolean {
+    return (context as unknown as {_unusedSequenceIds: number[]})._unusedSequenceIds.includes(sequenceId);
+}
+
+/** Calls back when ids have become unused: their sequences were disposed, or collected as garbage. */
+export function onSequenceIdReclaimed(context: LlamaContext, callback: () => void): {dispose(): void} {
+    const {_onReclaimUnusedSequenceId: event} = context as unknown as {
+        _onReclaimUnusedSequenceId: {createListener(callback: () => void): {dispose(): void}}
+    };
+    return event.createListener(callback);
 }

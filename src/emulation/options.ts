@@ -1,0 +1,177 @@
+import {copyOfSchedule, gainsOf} from "./schedule.js";
+import {show} from "./show.js";
+import type {Schedule} from "./schedule.js";
+import type {AttentionShape} from "./shape.js";
+
+/** What {@link emulateAttention} computes. Everything is optional. */
+export type AttentionEmulationOptions = {
+    /**
+     * How much the weights of the chosen keys grow: in a layer with gain `g` they are multiplied by `1 + strength * g`.
+     *
+     * At least `-1`. `0` leaves the model as it is, below `0` turns the keys down; no weight may get below 0.
+     * Can be changed at any time: see {@link AttentionEmulation.strength}.
+     *
+     * Defaults to `0.2`.
+     */
+    strength?: number,
+
+    /**
+     * A key is chosen where the source layer's attention weight, a probability, is above this. Between `0` and `1`, exclusive.
+     *
+     * Defaults to `0.01`.
+     */
+    threshold?: number,
+
+    /**
+     * Index of the layer whose attention gives the pattern: only the layers after it are changed.
+     * From `0` to the last layer but one.
+     *
+     * Defaults to `0`.
+     */
+    sourceLayer?: number,
+
+    /**
+     * The gain of each layer.
+     * - **`"linear"`** - `1 - l / (L - 1)` in layer `l` of `L`: most in the early layers, nothing in the last. The paper's.
+     * - **`"constant"`** - `1` in each layer.
+     * - **numbers** - a gain for each of the model's layers.
+     * - **arrays of numbers** - for each of the model's layers, a gain for each of its query heads.
+     *
+     * Gains of the source layer and of the layers before it have no effect, but must be there in an array.
+     *
+     * Defaults to `"linear"`.
+     */
+    schedule?: Schedule,
+
+    /**
+     * Which keys are chosen.
+     * - **`"early-layer"`** - for each head and query, the keys above the threshold in the source layer, without the query's own.
+     * - **`"all"`** - every key, the query's own included: a plain global gain, the authors' control.
+     *
+     * Defaults to `"early-layer"`.
+     */
+    pattern?: "early-layer" | "all",
+
+    /**
+     * Whether the changed weights of a query are divided by their sum, so that they sum to 1 again.
+     * The authors don't do that.
+     *
+     * Defaults to `false`.
+     */
+    normalize?: boolean,
+
+    /**
+     * How it is computed. Results are the same, but for rounding.
+     * - **`"auto"`** - inside flash attention where the context uses it and the device can do that, otherwise dense.
+     * - **`"dense"`** - with all attention weights held in memory: slow, and the ground truth in tests.
+     *
+     * Defaults to `"auto"`.
+     */
+    kernel?: "auto" | "dense"
+};
+
+/** The options of an emulation, defaults filled in. */
+export type ResolvedAttentionEmulationOptions = Readonly<Required<AttentionEmulationOptions>>;
+
+const defaults: ResolvedAttentionEmulationOptions = {
+    strength: 0.2,
+    threshold: 0.01,
+    sourceLayer: 0,
+    schedule: "linear",
+    pattern: "early-layer",
+    normalize: false,
+    kernel: "auto"
+};
+
+const patterns: readonly unknown[] = ["early-layer", "all"] satisfies Array<AttentionEmulationOptions["pattern"]>;
+const kernels: readonly unknown[] = ["auto", "dense"] satisfies Array<AttentionEmulationOptions["kernel"]>;
+
+/**
+ * Fills in the defaults and checks everything.
+ * @throws {TypeError} where an option is unknown or has a value of the wrong type
+ * @throws {RangeError} where a value is out of range
+ */
+export function resolveOptions(options: unknown, shape: AttentionShape): {options: ResolvedAttentionEmulationOptions, gains: Float32Array} {
+    if (options === null || typeof options !== "object" || Array.isArray(options))
+        throw new TypeError(`The options are ${show(options)}, but must be an object`);
+
+    for (const name of Object.keys(options)) {
+        if (!Object.hasOwn(defaults, name))
+            throw new TypeError(`${name} is not an option; the options are ${Object.keys(defaults).join(", ")}`);
+    }
+
+    const given = Object.entries(options).filter(([, value]) => value !== undefined);
+    const resolved = {...defaults, ...Object.fromEntries(given)} as ResolvedAttentionEmulationOptions;
+
+    checkThreshold(resolved.threshold);
+    checkSourceLayer(resolved.sourceLayer, shape.layers);
+    checkOneOf("pattern", resolved.pattern, patterns);
+    checkOneOf("kernel", resolved.kernel, kernels);
+    if (typeof resolved.normalize !== "boolean")
+        throw new TypeError(`normalize is ${show(resolved.normalize)}, but must be true or false`);
+
+    const gains = gainsOf(resolved.schedule, shape);
+    checkStrength(resolved.strength, gains.subarray((resolved.sourceLayer + 1) * shape.heads));
+
+    return {
+        options: Object.freeze({...resolved, schedule: copyOfSchedule(resolved.schedule)}),
+        gains
+    };
+}
+
+/**
+ * @param gains - of the layers after the source layer
+ * @throws {TypeError} if it is not a number
+ * @throws {RangeError} if it is out of range, or would turn a weight negative
+ */
+export function checkStrength(strength: unknown, gains: Float32Array): asserts strength is number {
+    if (typeof strength !== "number")
+        throw new TypeError(`strength is ${show(strength)}, but must be a number`);
+    if (!Number.isFinite(Math.fround(strength)) || strength < -1)
+        throw new RangeError(`strength is ${strength}, but must be a finite number of at least -1`);
+
+    const least = gains.reduce((a, b) => Math.min(a, b), 0);
+    const most = gains.reduce((a, b) => Math.max(a, b), 0);
+    if (factor(strength, least) < 0 || factor(strength, most) < 0) {
+        const lower = Math.max(-1, -1 / most); // -Infinity without gains above 0
+        const upper = -1 / least;
+        throw new RangeError(
+            `strength is ${strength}, but with this schedule must be ` +
+            (least < 0
+                ? `from ${lower} to ${upper}`
+                : `at least ${lower}`) +
+            ", so that no attention weight gets below 0"
+        );
+    }
+}
+
+/** What a weight is multiplied by, rounded as the native side does. */
+function factor(strength: number, gain: number): number {
+    return Math.fround(1 + Math.fround(Math.fround(strength) * gain));
+}
+
+function checkThreshold(threshold: unknown): void {
+    if (typeof threshold !== "number")
+        throw new TypeError(`threshold is ${show(threshold)}, but must be a number`);
+
+    const rounded = Math.fround(threshold);
+    if (!(rounded > 0 && rounded < 1))
+        throw new RangeError(`threshold is ${threshold}, but must be between 0 and 1, exclusive`);
+}
+
+function checkSourceLayer(sourceLayer: unknown, layers: number): void {
+    if (typeof sourceLayer !== "number")
+        throw new TypeError(`sourceLayer is ${show(sourceLayer)}, but must be a number`);
+    if (layers < 2)
+        throw new RangeError(`sourceLayer is ${sourceLayer}, but the model has no layer after its first one that could be changed`);
+    if (!Number.isInteger(sourceLayer) || sourceLayer < 0 || sourceLayer > layers - 2)
+        throw new RangeError(
+            `sourceLayer is ${sourceLayer}, but must be a whole number from 0 to ${layers - 2}: ` +
+            `the model has ${layers} layers, and only those after the source layer are changed`
+        );
+}
+
+function checkOneOf(name: string, value: unknown, allowed: readonly unknown[]): void {
+    if (!allowed.includes(value))
+        throw new TypeError(`${name} is ${show(value)}, but must be ${allowed.map(show).join(" or ")}`);
+}
