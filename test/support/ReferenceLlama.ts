@@ -54,8 +54,9 @@ export class ReferenceLlama {
 
     static async read(path: string): Promise<ReferenceLlama> {
         const {metadata, fullTensorInfo} = await readGgufFileInfo(path, {logWarnings: false});
-        if (metadata.general.architecture !== "llama")
-            throw new Error(`Architecture ${metadata.general.architecture} is not llama`);
+        const architecture: string = metadata.general.architecture;
+        if (architecture !== "llama")
+            throw new Error(`Architecture ${architecture} is not llama`);
 
         const file = await fs.readFile(path);
         const tensors = new Map(fullTensorInfo!.map((tensor) => [tensor.name, tensor]));
