@@ -63,7 +63,7 @@ export default tseslint.config(
         languageOptions: {parserOptions: {projectService: true, tsconfigRootDir: import.meta.dirname}},
         rules: {
             eqeqeq: ["error", "always", {null: "ignore"}],
-            "@typescript-eslint/switch-exhaustiveness-check": "error"
+            "@typescript-eslint/switch-exhaustiveness-check": ["error", {considerDefaultExhaustiveForUnions: true}]
         }
     }
 );

@@ -1,6 +1,7 @@
 // Where things are: inside the package, and of the packages that we build upon.
 import {createRequire} from "node:module";
 import path from "node:path";
+import process from "node:process";
 import {fileURLToPath} from "node:url";
 
 const require = createRequire(import.meta.url);
@@ -29,4 +30,9 @@ export function nodeAddonApiFolder() {
 
 export function cmakeJsFile() {
     return path.join(path.dirname(require.resolve("cmake-js/package.json")), "bin", "cmake-js");
+}
+
+/** The folder of a build inside native/bin; src/builds.ts has the same rule. */
+export function buildName(gpu) {
+    return [process.platform, process.arch, ...(gpu === false ? [] : [gpu])].join("-");
 }

@@ -1,0 +1,74 @@
+#!/usr/bin/env node
+import path from "node:path";
+import process from "node:process";
+import {parseArgs} from "node:util";
+import {withBuildLock} from "./lib/lock.js";
+import {badUsage, runMain} from "./lib/main.js";
+import {compile, install, llamaCppRelease} from "./lib/native-build.js";
+import {buildName} from "./lib/paths.js";
+import {formatTime} from "./lib/progress.js";
+import {prepareSource} from "./lib/source.js";
+import {requireTools} from "./lib/tools.js";
+
+const gpus = {cuda: "cuda", vulkan: "vulkan", metal: "metal", false: false};
+
+const usage = `usage: build-native [options]
+
+Compiles llama.cpp, with our patches, and the addon for Node.js into native/bin. Does only what is not done yet.
+
+  --gpu cuda|vulkan|metal|false   compute with it; default: metal on Apple silicon, else false (CPU only);
+                                  the environment variable REATTEND_GPU says the same
+  --debug                         without optimization, for a debugger
+  --jobs N                        compilers to run at a time; default: one for each core, as far as memory goes
+  -h, --help
+
+REATTEND_SKIP_BUILD=1 in the environment: do nothing, for an install that needs no native part.`;
+
+await runMain("build-native", async () => {
+    const {gpu, debug, jobs} = readArguments();
+    if (process.env.REATTEND_SKIP_BUILD === "1") {
+        console.error("REATTEND_SKIP_BUILD is 1: the native part is not built");
+        return;
+    }
+
+    const start = Date.now();
+    requireTools();
+    const folder = await withBuildLock(async () => {
+        prepareSource();
+        const name = buildName(gpu);
+        const output = await compile({
+            name: debug ? `${name}-debug` : name,
+            gpu,
+            config: debug ? "Debug" : "Release",
+            definitions: {},
+            jobs
+        });
+        return install(output, name, {gpu, llamaCpp: llamaCppRelease(), cmakeOptions: {}});
+    });
+    console.error(`The native part is built: ${path.relative(process.cwd(), folder)} (${formatTime(Date.now() - start)})`);
+});
+
+function readArguments() {
+    const appleSilicon = process.platform === "darwin" && process.arch === "arm64";
+    try {
+        const {values} = parseArgs({options: {
+            gpu: {type: "string"},
+            debug: {type: "boolean", default: false},
+            jobs: {type: "string"},
+            help: {type: "boolean", short: "h"}
+        }});
+        if (values.help) {
+            console.log(usage);
+            process.exit(0);
+        }
+
+        const gpu = values.gpu ?? process.env.REATTEND_GPU ?? (appleSilicon ? "metal" : "false");
+        if (!Object.hasOwn(gpus, gpu))
+            throw new Error(`--gpu is ${JSON.stringify(gpu)}; allowed are ${Object.keys(gpus).join(", ")}`);
+        if (values.jobs != null && !/^[1-9]\d*$/.test(values.jobs))
+            throw new Error(`--jobs is ${JSON.stringify(values.jobs)}; allowed are whole numbers from 1`);
+        return {gpu: gpus[gpu], debug: values.debug, jobs: values.jobs == null ? undefined : Number(values.jobs)};
+    } catch (error) {
+        return badUsage(error.message, usage);
+    }
+}

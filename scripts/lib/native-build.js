@@ -1,0 +1,175 @@
+// Drives cmake-js over native/CMakeLists.txt. `configure` and `build` apart: its `compile` wipes a build that fails.
+import {spawn} from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import process from "node:process";
+import {readIfThere} from "./files.js";
+import {UserError} from "./main.js";
+import {binariesFolder, buildFolder, cmakeJsFile, nativeFolder, nodeAddonApiFolder, nodeLlamaCppFolder, packageRoot, sourceFolder} from "./paths.js";
+import {Progress} from "./progress.js";
+import {chooseGenerator, defaultJobs, findCommand} from "./tools.js";
+
+/**
+ * Compiles, incrementally.
+ * @param {object} options
+ * @param {string} options.name of the build's folder in native/build
+ * @param {false | "cuda" | "vulkan" | "metal"} options.gpu
+ * @param {"Release" | "Debug" | "RelWithDebInfo"} options.config
+ * @param {Record<string, string>} options.definitions for CMake, beyond those that every build has
+ * @param {number} [options.jobs]
+ * @returns {Promise<string>} the folder with the libraries
+ */
+export async function compile({name, gpu, config, definitions, jobs = defaultJobs()}) {
+    const folder = path.join(buildFolder, name);
+    const output = path.join(folder, "lib");
+    const log = new BuildLog(`${folder}.log`);
+    const all = {...commonDefinitions(gpu), REATTEND_OUTPUT: output, ...definitions};
+    const cmakeJs = [
+        "--directory", nativeFolder, "--out", folder, "--config", config, "--log-level", "warn",
+        ...generatorArguments(folder)
+    ];
+
+    // CMake keeps what a definition was, and a folder that has moved breaks it: another set of them means another build
+    const configuration = JSON.stringify([cmakeJs, all], null, 4);
+    const stamp = path.join(folder, "reattend-configuration.json");
+    if (readIfThere(stamp)?.toString() !== configuration) {
+        fs.rmSync(folder, {recursive: true, force: true});
+        await log.run("configure", ["configure", ...cmakeJs, ...Object.entries(all).map(([key, value]) => `--CD${key}=${value}`)]);
+        fs.writeFileSync(stamp, configuration);
+    }
+
+    const progress = new Progress(`Compiling llama.cpp${gpu === false ? "" : ` for ${gpu}`}`);
+    await log.run("build", ["build", ...cmakeJs, "--parallel", String(jobs)], progress);
+    return output;
+}
+
+/** Puts finished libraries where the loader looks, each in one step: a process that uses the old ones keeps them. */
+export function install(output, name, info) {
+    const target = path.join(binariesFolder, name);
+    const wanted = fs.readdirSync(output).filter((file) => /\.(node|so|dylib|dll|metallib|metal)$/.test(file));
+    fs.mkdirSync(target, {recursive: true});
+
+    for (const file of fs.readdirSync(target).filter((file) => file !== "build.json" && !wanted.includes(file)))
+        fs.rmSync(path.join(target, file));
+    for (const file of wanted) {
+        const source = path.join(output, file);
+        const destination = path.join(target, file);
+        const {size, mtimeMs} = fs.statSync(source);
+        const old = fs.statSync(destination, {throwIfNoEntry: false});
+        if (old?.size === size && old.mtimeMs === mtimeMs)
+            continue;
+
+        fs.copyFileSync(source, `${destination}.new`);
+        fs.utimesSync(`${destination}.new`, mtimeMs / 1000, mtimeMs / 1000);
+        fs.renameSync(`${destination}.new`, destination);
+    }
+    fs.writeFileSync(path.join(target, "build.json"), JSON.stringify(info, null, 4) + "\n");
+    return target;
+}
+
+export function llamaCppRelease() {
+    const {tag, llamaCppGithubRepo} = JSON.parse(fs.readFileSync(path.join(nodeLlamaCppFolder(), "llama", "llama.cpp.info.json"), "utf8"));
+    return {repo: llamaCppGithubRepo, release: tag};
+}
+
+function commonDefinitions(gpu) {
+    const ccache = findCommand("ccache");
+    return {
+        REATTEND_LLAMA_CPP: sourceFolder,
+        REATTEND_NODE_LLAMA_CPP: path.join(nodeLlamaCppFolder(), "llama"),
+        REATTEND_NODE_ADDON_API: nodeAddonApiFolder(),
+
+        GGML_NATIVE: "ON",
+        GGML_METAL: gpu === "metal" ? "ON" : "OFF",
+        GGML_CUDA: gpu === "cuda" ? "ON" : "OFF",
+        GGML_VULKAN: gpu === "vulkan" ? "ON" : "OFF",
+
+        // a version that stays the same: the default is that of any git repository around
+        LLAMA_BUILD_NUMBER: "1",
+        LLAMA_BUILD_COMMIT: llamaCppRelease().release,
+
+        // nothing that downloads or serves, and what goes with it
+        LLAMA_CURL: "OFF",
+        LLAMA_HTTPLIB: "OFF",
+        LLAMA_OPENSSL: "OFF",
+        LLAMA_BUILD_BORINGSSL: "OFF",
+        LLAMA_BUILD_TESTS: "OFF",
+        LLAMA_BUILD_TOOLS: "OFF",
+        LLAMA_BUILD_EXAMPLES: "OFF",
+        LLAMA_BUILD_SERVER: "OFF",
+        LLAMA_BUILD_APP: "OFF",
+
+        GGML_CCACHE: "OFF",
+        ...(ccache == null ? {} : {CMAKE_C_COMPILER_LAUNCHER: ccache, CMAKE_CXX_COMPILER_LAUNCHER: ccache})
+    };
+}
+
+/** A build goes on with the generator that it was begun with, though a better one may have come since. */
+function generatorArguments(folder) {
+    const cache = readIfThere(path.join(folder, "CMakeCache.txt"))?.toString() ?? "";
+    const generator = /^CMAKE_GENERATOR:INTERNAL=(.*)$/m.exec(cache)?.[1] ?? chooseGenerator();
+    return generator == null
+        ? []
+        : ["--generator", generator];
+}
+
+class BuildLog {
+    #file;
+    #handle;
+
+    constructor(file) {
+        fs.mkdirSync(path.dirname(file), {recursive: true});
+        this.#file = file;
+        this.#handle = fs.openSync(file, "w");
+    }
+
+    /** Runs cmake-js with all output going to the log; throws with the first error in it. */
+    async run(step, args, progress) {
+        let text = "";
+        const child = spawn(process.execPath, [cmakeJsFile(), ...args], {
+            stdio: ["ignore", "pipe", "pipe"],
+            // paths within the package do not count: a clone elsewhere finds what was compiled here
+            env: {...process.env, CCACHE_BASEDIR: packageRoot, CCACHE_NOHASHDIR: "1", CLICOLOR_FORCE: "0"}
+        });
+        let rest = "";
+        const take = (chunk) => {
+            fs.writeSync(this.#handle, chunk);
+            text += chunk;
+            const lines = (rest + chunk).split(/\r?\n/);
+            rest = lines.pop();
+            for (const line of lines)
+                progress?.read(line);
+        };
+        child.stdout.setEncoding("utf8").on("data", take);
+        child.stderr.setEncoding("utf8").on("data", take);
+
+        // make and ninja get Ctrl-C themselves and need a moment to leave no half-written file behind
+        let interrupted = false;
+        const onInterrupt = () => {
+            interrupted = true;
+        };
+        const others = process.listeners("SIGINT");
+        process.removeAllListeners("SIGINT").on("SIGINT", onInterrupt);
+        const code = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
+        process.off("SIGINT", onInterrupt);
+        others.forEach((listener) => process.on("SIGINT", listener));
+
+        progress?.end();
+        if (interrupted) {
+            console.error("Interrupted. The next run goes on from here.");
+            process.exit(130);
+        }
+        if (code !== 0)
+            throw new UserError(
+                `the native build failed (${step}).\n${firstError(text)}\n` +
+                `The whole log is in ${path.relative(process.cwd(), this.#file)}`
+            );
+    }
+}
+
+/** The first error in a build's output, with the lines that belong to it. */
+function firstError(text) {
+    const lines = text.split("\n");
+    const first = lines.findIndex((line) => /(^|\s)(fatal )?error( C\d+| LNK\d+)?:|^CMake Error|undefined reference|: No space left/i.test(line));
+    return (first < 0 ? lines.slice(-15) : lines.slice(first, first + 8)).join("\n").trim();
+}

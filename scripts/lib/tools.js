@@ -1,0 +1,91 @@
+// What a build needs from the machine, and what to install where it is missing.
+import {spawnSync} from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import process from "node:process";
+import {UserError} from "./main.js";
+
+const packages = {
+    cmake: {linux: "apt install cmake", darwin: "brew install cmake", win32: "winget install Kitware.CMake"},
+    compiler: {
+        linux: "apt install g++", darwin: "xcode-select --install",
+        win32: "winget install Microsoft.VisualStudio.2022.BuildTools, with its C++ workload"
+    },
+    make: {linux: "apt install make", darwin: "xcode-select --install", win32: "winget install Ninja-build.Ninja"}
+};
+
+/** The file that a command's name stands for, looked up as the shell does. */
+export function findCommand(name) {
+    const endings = process.platform === "win32"
+        ? (process.env.PATHEXT ?? ".EXE;.CMD").split(";")
+        : [""];
+    for (const folder of (process.env.PATH ?? "").split(path.delimiter)) {
+        for (const ending of endings) {
+            const file = path.join(folder, name + ending);
+            if (isExecutable(file))
+                return file;
+        }
+    }
+    return undefined;
+}
+
+/** Throws, naming everything that is missing at once. */
+export function requireTools() {
+    const missing = [];
+    if (findCommand("cmake") == null)
+        missing.push(describe("cmake (3.19 or later)", packages.cmake));
+
+    // Visual Studio's tools are not on the path: CMake finds them by itself
+    if (process.platform !== "win32") {
+        if (!hasCompiler(process.env.CXX, ["c++", "g++", "clang++"]))
+            missing.push(describe("a C++ compiler (g++ or clang++)", packages.compiler));
+        if (!hasCompiler(process.env.CC, ["cc", "gcc", "clang"]))
+            missing.push(describe("a C compiler (gcc or clang)", packages.compiler));
+        if (findCommand("ninja") == null && findCommand("make") == null)
+            missing.push(describe("make or ninja", packages.make));
+    }
+
+    if (missing.length > 0)
+        throw new UserError(`the native build needs what is not there:\n${missing.map((line) => `  ${line}`).join("\n")}`);
+
+    const version = /version (\d+)\.(\d+)/.exec(spawnSync("cmake", ["--version"], {encoding: "utf8"}).stdout ?? "");
+    if (version != null && (Number(version[1]) < 3 || (Number(version[1]) === 3 && Number(version[2]) < 19)))
+        throw new UserError(`cmake is ${version[1]}.${version[2]}; 3.19 or later is needed`);
+}
+
+/** ninja where there is one, as it starts faster; on Windows the choice is CMake's. */
+export function chooseGenerator() {
+    if (process.platform === "win32")
+        return undefined;
+    return findCommand("ninja") == null
+        ? "Unix Makefiles"
+        : "Ninja";
+}
+
+/** One compiler for each core, as far as memory goes: some of llama.cpp's units take 1.5 GiB. */
+export function defaultJobs() {
+    return Math.max(1, Math.min(os.availableParallelism(), Math.floor(os.totalmem() / (1.5 * 1024 ** 3))));
+}
+
+function hasCompiler(named, usual) {
+    const candidates = named == null || named === ""
+        ? usual
+        // a launcher may stand before the compiler's name
+        : [named.split(" ")[0]];
+    return candidates.some((name) => findCommand(name) != null || (path.isAbsolute(name) && isExecutable(name)));
+}
+
+function describe(what, commands) {
+    const command = commands[process.platform] ?? commands.linux;
+    return `${what}; install it with: ${command}`;
+}
+
+function isExecutable(file) {
+    try {
+        fs.accessSync(file, fs.constants.X_OK);
+        return fs.statSync(file).isFile();
+    } catch {
+        return false;
+    }
+}
