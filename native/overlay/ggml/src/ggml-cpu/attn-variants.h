@@ -1,0 +1,276 @@
+#pragma once
+
+// Variants of the CPU's flash attention, as hooks over (row, cell): plain, recording the pattern of early-layer emulation,
+// and boosting the weights that a pattern lists. See ggml-attn-emulation.h.
+//
+// A row is a (query, head) pair. Weights are exp(s - M) with M the running maximum of the row and S their running sum. S
+// relative to M never shrinks as cells are added, so a weight that is not above threshold*S now never will be, and less
+// than 1/threshold candidates survive any prefix of the row.
+
+#include "ggml-attn-emulation.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// bytes that flash attention needs at the end of the work buffer to record a pattern, 0 if it records none
+size_t ggml_cpu_attn_pattern_work_size(const struct ggml_tensor * fa, int n_threads);
+
+#ifdef __cplusplus
+}
+
+#include "common.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+// one of the rows that a thread has in progress
+struct attn_pattern_candidates {
+    struct candidate {
+        int32_t cell;
+        float   weight; // relative to max
+        float   max;    // of the row when the cell was seen
+    };
+
+    int32_t   n;
+    candidate list[1]; // [capacity]
+
+    // twice the survivors of a row, so that compaction always makes room, and a tile's worth more to make it rare
+    static int64_t capacity(const ggml_tensor * pattern) {
+        return 2*pattern->ne[0] + 64;
+    }
+
+    static size_t size(const ggml_tensor * pattern) {
+        return sizeof(attn_pattern_candidates) + (capacity(pattern) - 1)*sizeof(candidate);
+    }
+
+    template <class F>
+    void filter(float threshold, float M, float S, F && keep) {
+        for (int32_t i = 0; i < n; ++i) {
+            const candidate & c = list[i];
+            const float weight = c.max == M ? c.weight : c.weight*expf(c.max - M);
+            if (weight > threshold*S) {
+                keep(c);
+            }
+        }
+    }
+
+    void compact(float threshold, float M, float S) {
+        int32_t n_kept = 0;
+        filter(threshold, M, S, [&](const candidate & c) { list[n_kept++] = c; });
+        n = n_kept;
+    }
+};
+
+// rows that may be in progress at once: one per thread, a tile of queries per thread, or (chunk of cells, head)
+inline int64_t attn_pattern_n_slots(const ggml_tensor * fa, int n_threads) {
+    const int64_t n_q = fa->src[0]->ne[1];
+    return n_threads*(n_q == 1 ? fa->src[0]->ne[2] : n_q >= GGML_FA_TILE_Q ? GGML_FA_TILE_Q : 1);
+}
+
+struct attn_variant_plain {
+    attn_variant_plain(const ggml_compute_params *, const ggml_tensor *) {}
+
+    // a single row, cell by cell
+    void  begin_row(int, int, int, int64_t) {}
+    float weight(int64_t, float weight) { return weight; } // what multiplies V
+    float summand(float weight) const { return weight; }   // what is added to S
+    void  seen(int64_t, float, float, float) {}            // the cell is part of M and S
+    void  end_row(int, int, int, float, float) {}
+
+    // tile_q rows of one head, tile by tile
+    void begin_tile_row(int, int, int, int) {}
+    void tile_row(int, int64_t, int, float *, float, float, float &) {}
+    void end_tile_row(int, int, int, int, float, float) {}
+};
+
+struct attn_variant_record : attn_variant_plain {
+    static constexpr ggml_attn_emulation_mode mode = GGML_ATTN_EMULATION_RECORD;
+
+    const ggml_tensor * fa;
+    const ggml_tensor * pattern;
+    const int32_t     * own_cells;
+    float               threshold;
+    char              * slots;
+    size_t              slot_size;
+    int64_t             capacity;
+    int64_t             first_slot; // of this thread
+    bool                split;      // this thread does a chunk of cells of each row, n_threads chunks in all
+
+    attn_pattern_candidates * row = nullptr;
+
+    attn_variant_record(const ggml_compute_params * params, const ggml_tensor * fa)
+        : attn_variant_plain(params, fa), fa(fa), pattern(fa->src[5]), own_cells((const int32_t *) fa->src[6]->data) {
+        memcpy(&threshold, fa->op_params + 6, sizeof(float));
+
+        const int64_t n_slots = attn_pattern_n_slots(fa, params->nth);
+        slot_size  = attn_pattern_candidates::size(pattern);
+        capacity   = attn_pattern_candidates::capacity(pattern);
+        // the end of the work buffer: flash attention's own scratch is at its start
+        slots      = (char *) params->wdata + params->wsize - n_slots*slot_size;
+        slots     -= (uintptr_t) slots % alignof(attn_pattern_candidates);
+        split      = fa->src[0]->ne[1] == 1;
+        first_slot = params->ith*(n_slots/params->nth);
+    }
+
+    attn_pattern_candidates * slot(int64_t i) {
+        return (attn_pattern_candidates *) (slots + i*slot_size);
+    }
+
+    void push(int64_t cell, float weight, float M, float S) {
+        if (row->n == capacity) {
+            row->compact(threshold, M, S);
+        }
+        row->list[row->n++] = { (int32_t) cell, weight, M };
+    }
+
+    void begin_row(int, int iq2, int, int64_t) {
+        row    = slot(first_slot + (split ? iq2 : 0));
+        row->n = 0;
+    }
+
+    void seen(int64_t cell, float weight, float M, float S) {
+        if (weight > threshold*S) {
+            push(cell, weight, M, S);
+        }
+    }
+
+    void end_row(int iq1, int iq2, int iq3, float M, float S) {
+        int32_t * dst = begin_pattern(iq1, iq2, iq3);
+        append(dst, *row, iq1, iq3, M, S);
+    }
+
+    void begin_tile_row(int tq, int, int, int) {
+        slot(first_slot + tq)->n = 0;
+    }
+
+    void tile_row(int tq, int64_t cell, int n_cells, float * weights, float tile_max, float M, float & S) {
+        const float bound = threshold*S;
+        if (tile_max != M && expf(tile_max - M) <= bound) {
+            return;
+        }
+        row = slot(first_slot + tq);
+        for (int i = 0; i < n_cells; ++i) {
+            if (weights[i] > bound) {
+                push(cell + i, weights[i], M, S);
+            }
+        }
+    }
+
+    void end_tile_row(int tq, int iq1, int iq2, int iq3, float M, float S) {
+        row = slot(first_slot + tq);
+        end_row(iq1, iq2, iq3, M, S);
+    }
+
+    // a row whose cells were split into chunks, once its M and S are final
+    void merge_chunks(int iq2, int64_t n_chunks, float M, float S) {
+        int32_t * dst = begin_pattern(0, iq2, 0);
+        for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
+            append(dst, *slot(chunk*fa->src[0]->ne[2] + iq2), 0, 0, M, S);
+        }
+    }
+
+private:
+    int32_t * begin_pattern(int iq1, int iq2, int iq3) {
+        int32_t * dst = (int32_t *) ((char *) pattern->data + iq1*pattern->nb[1] + iq2*pattern->nb[2] + iq3*pattern->nb[3]);
+        dst[0] = 0;
+        return dst;
+    }
+
+    void append(int32_t * dst, attn_pattern_candidates & from, int iq1, int iq3, float M, float S) {
+        const int32_t own = own_cells[iq3*fa->src[0]->ne[1] + iq1];
+        from.filter(threshold, M, S, [&](const attn_pattern_candidates::candidate & c) {
+            if (c.cell != own && dst[0] < pattern->ne[0] - 1) {
+                dst[++dst[0]] = c.cell;
+            }
+        });
+    }
+};
+
+struct attn_variant_boost : attn_variant_plain {
+    static constexpr ggml_attn_emulation_mode mode = GGML_ATTN_EMULATION_BOOST;
+
+    const ggml_tensor * fa;
+    const ggml_tensor * pattern;
+    const float       * strength;
+    const float       * gain;
+    bool                normalize;
+
+    struct cursor {
+        const int32_t * next;
+        const int32_t * end;
+    };
+
+    cursor  row;
+    cursor  rows[GGML_FA_TILE_Q];
+    int64_t next_cell;
+    float   factor;
+    float   factors[GGML_FA_TILE_Q];
+    float   counted; // weight of the last cell in S, set by weight()
+
+    attn_variant_boost(const ggml_compute_params * params, const ggml_tensor * fa)
+        : attn_variant_plain(params, fa), fa(fa), pattern(fa->src[5]), strength((const float *) fa->src[6]->data),
+          gain((const float *) fa->src[7]->data), normalize(fa->op_params[7]) {}
+
+    void begin_row(int iq1, int iq2, int iq3, int64_t first_cell) {
+        factor    = find_row(row, iq1, iq2, iq3);
+        row.next  = std::lower_bound(row.next, row.end, (int32_t) first_cell);
+        next_cell = row.next < row.end ? *row.next : INT64_MAX;
+    }
+
+    float weight(int64_t cell, float weight) {
+        counted = weight;
+        if (cell < next_cell) {
+            return weight;
+        }
+        // cells masked in this layer are not visited
+        while (row.next < row.end && *row.next < cell) {
+            ++row.next;
+        }
+        float boosted = weight;
+        if (row.next < row.end && *row.next == cell) {
+            boosted *= factor;
+            ++row.next;
+        }
+        next_cell = row.next < row.end ? *row.next : INT64_MAX;
+        if (normalize) {
+            counted = boosted;
+        }
+        return boosted;
+    }
+
+    float summand(float) const { return counted; }
+
+    void begin_tile_row(int tq, int iq1, int iq2, int iq3) {
+        factors[tq] = find_row(rows[tq], iq1, iq2, iq3);
+    }
+
+    void tile_row(int tq, int64_t cell, int n_cells, float * weights, float, float, float & S) {
+        cursor & r = rows[tq];
+        while (r.next < r.end && *r.next < cell) {
+            ++r.next;
+        }
+        for (; r.next < r.end && *r.next < cell + n_cells; ++r.next) {
+            float & w = weights[*r.next - cell];
+            const float boosted = w*factors[tq];
+            if (normalize) {
+                S += boosted - w;
+            }
+            w = boosted;
+        }
+    }
+
+private:
+    // returns the factor of the row's listed weights; none is listed when it is 1
+    float find_row(cursor & r, int iq1, int iq2, int iq3) const {
+        const int32_t * list = (const int32_t *) ((const char *) pattern->data + iq1*pattern->nb[1] + iq2*pattern->nb[2] + iq3*pattern->nb[3]);
+        const float f = 1.0f + strength[iq3*fa->src[0]->ne[1] + iq1]*gain[iq2];
+        r.next = list + 1;
+        r.end  = r.next + (f == 1.0f ? 0 : list[0]);
+        return f;
+    }
+};
+
+#endif // __cplusplus

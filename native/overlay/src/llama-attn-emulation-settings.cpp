@@ -1,0 +1,280 @@
+#include "llama-attn-emulation-settings.h"
+
+#include "llama-context.h"
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+
+bool llama_attn_emulation_topology::operator==(const llama_attn_emulation_topology & other) const {
+    return
+        enabled      == other.enabled      &&
+        all_keys     == other.all_keys     &&
+        dense        == other.dense        &&
+        normalize    == other.normalize    &&
+        source_layer == other.source_layer &&
+        threshold    == other.threshold;
+}
+
+float llama_attn_emulation_values::strength_of(llama_seq_id seq_id) const {
+    const auto it = seq_strength.find(seq_id);
+    return it == seq_strength.end() ? strength : it->second;
+}
+
+// no weight may get below 0
+static const char * check_strength(const llama_attn_emulation_values & values, float strength) {
+    if (!std::isfinite(strength)) {
+        return "the strength must be a finite number";
+    }
+    for (const float gain : values.gain) {
+        if (1.0f + strength*gain < 0.0f) {
+            return "1 + strength*gain must not be below 0 in any layer and head";
+        }
+    }
+    return nullptr;
+}
+
+void llama_attn_emulation::shape(const llama_hparams & hparams, int32_t & n_layer, int32_t & n_head) const {
+    n_layer = std::max(hparams.n_layer(), hparams.dec_n_layer);
+    n_head  = 0;
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        n_head = std::max(n_head, (int32_t) hparams.n_head(il));
+    }
+}
+
+const char * llama_attn_emulation::set(const llama_hparams & hparams, const llama_attn_emulation_params * params) {
+    llama_attn_emulation_topology topology;
+    llama_attn_emulation_values   next;
+
+    if (params) {
+        shape(hparams, next.n_layer, next.n_head);
+
+        if (params->pattern != LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER && params->pattern != LLAMA_ATTN_EMULATION_PATTERN_ALL) {
+            return "the pattern is unknown";
+        }
+        if (params->kernel != LLAMA_ATTN_EMULATION_KERNEL_AUTO && params->kernel != LLAMA_ATTN_EMULATION_KERNEL_DENSE) {
+            return "the kernel is unknown";
+        }
+        if (params->source_layer < 0 || params->source_layer >= next.n_layer) {
+            return "the source layer must be one of the model's layers";
+        }
+        if (!(params->threshold > 0.0f && params->threshold < 1.0f)) {
+            return "the threshold must be above 0 and below 1";
+        }
+
+        topology.enabled      = true;
+        topology.all_keys     = params->pattern == LLAMA_ATTN_EMULATION_PATTERN_ALL;
+        topology.dense        = params->kernel == LLAMA_ATTN_EMULATION_KERNEL_DENSE;
+        topology.normalize    = params->normalize;
+        topology.source_layer = params->source_layer;
+        topology.threshold    = params->threshold;
+        topology.owner        = this;
+
+        next.strength = params->strength;
+        next.gain.resize((size_t) next.n_layer*next.n_head);
+        for (int32_t il = params->source_layer + 1; il < next.n_layer; ++il) {
+            for (int32_t h = 0; h < next.n_head; ++h) {
+                float & gain = next.gain[(size_t) il*next.n_head + h];
+                gain = params->gain ? params->gain[(size_t) il*next.n_head + h] : 1.0f - (float) il/(next.n_layer - 1);
+                if (!std::isfinite(gain)) {
+                    return "the gain of a layer and head must be a finite number";
+                }
+            }
+        }
+        if (const char * error = check_strength(next, params->strength)) {
+            return error;
+        }
+    }
+
+    std::lock_guard<std::mutex> lock(mutex);
+
+    // `dense` may also have been forced by take(), so compare with what was asked for, not with what runs
+    if (!(pending_topology == topology)) {
+        pending_topology_changed = true;
+        reported     = false;
+        pattern_size = 0;
+    }
+    pending_topology       = topology;
+    pending                = std::move(next);
+    pending_values_changed = true;
+
+    return nullptr;
+}
+
+const char * llama_attn_emulation::set_strength(float strength) {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    if (!pending_topology.enabled) {
+        return "attention emulation is off in this context";
+    }
+    if (const char * error = check_strength(pending, strength)) {
+        return error;
+    }
+    pending.strength = strength;
+    pending_values_changed = true;
+
+    return nullptr;
+}
+
+const char * llama_attn_emulation::set_seq_strength(llama_seq_id seq_id, uint32_t n_seq_max, float strength) {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    if (!pending_topology.enabled) {
+        return "attention emulation is off in this context";
+    }
+    if (seq_id < 0 || (uint32_t) seq_id >= n_seq_max) {
+        return "the sequence is not one of the context's";
+    }
+    if (std::isnan(strength)) {
+        pending.seq_strength.erase(seq_id);
+    } else {
+        if (const char * error = check_strength(pending, strength)) {
+            return error;
+        }
+        pending.seq_strength[seq_id] = strength;
+    }
+    pending_values_changed = true;
+
+    return nullptr;
+}
+
+bool llama_attn_emulation::take(llama_attn_emulation_topology & topology, bool only_dense) {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    if (pending_values_changed) {
+        values = pending;
+        pending_values_changed = false;
+    }
+    if (!pending_topology_changed) {
+        return false;
+    }
+    pending_topology_changed = false;
+
+    llama_attn_emulation_topology next = pending_topology;
+    next.dense = next.dense || only_dense;
+    if (next == topology && (reported || !next.enabled)) {
+        return false;
+    }
+    topology = next;
+
+    return true;
+}
+
+void llama_attn_emulation::set_report(std::vector<llama_attn_emulation_layer> layers, size_t size) {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    report       = std::move(layers);
+    pattern_size = std::max(pattern_size, size);
+    reported     = !pending_topology_changed;
+}
+
+bool llama_attn_emulation::get_report(llama_attn_emulation_layer * layers, int32_t n_layer) {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    if (!reported || (int32_t) report.size() != n_layer) {
+        return false;
+    }
+    std::copy(report.begin(), report.end(), layers);
+    for (int32_t il = 0; il < n_layer; ++il) {
+        const float * gain = pending.gain.data() + (size_t) il*pending.n_head;
+        if (layers[il].emulated && std::all_of(gain, gain + pending.n_head, [](float g) { return g == 0.0f; })) {
+            layers[il] = { false, false, "the schedule's gain is 0 in this layer" };
+        }
+    }
+    return true;
+}
+
+size_t llama_attn_emulation::get_pattern_size() {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    return reported ? pattern_size : 0;
+}
+
+bool llama_attn_emulation::is_enabled() {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    return pending_topology.enabled;
+}
+
+//
+// llama_context
+//
+
+std::unique_lock<std::mutex> llama_context::apply_attn_emulation() {
+    std::unique_lock<std::mutex> lock(attn_emulation.running);
+
+    // only the CPU has fused kernels
+    bool only_dense = false;
+    for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
+        ggml_backend_dev_t dev = model.dev_layer(il);
+        only_dense = only_dense || (dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU);
+    }
+    if (attn_emulation.take(cparams.attn_emulation, only_dense)) {
+        sched_need_reserve = true;
+    }
+    return lock;
+}
+
+//
+// interface
+//
+
+llama_attn_emulation_params llama_attn_emulation_default_params() {
+    return {
+        /*.pattern      =*/ LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER,
+        /*.kernel       =*/ LLAMA_ATTN_EMULATION_KERNEL_AUTO,
+        /*.source_layer =*/ 0,
+        /*.threshold    =*/ 0.01f,
+        /*.strength     =*/ 0.2f,
+        /*.normalize    =*/ false,
+        /*.gain         =*/ nullptr,
+    };
+}
+
+void llama_attn_emulation_shape(const llama_context * ctx, int32_t * n_layer, int32_t * n_head) {
+    ctx->attn_emulation.shape(ctx->get_model().hparams, *n_layer, *n_head);
+}
+
+const char * llama_set_attn_emulation(llama_context * ctx, const llama_attn_emulation_params * params) {
+    if (params && ctx->get_model().split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+        return "a model split by tensor over several devices can't be emulated, since its heads are not on one device";
+    }
+    return ctx->attn_emulation.set(ctx->get_model().hparams, params);
+}
+
+const char * llama_set_attn_emulation_strength(llama_context * ctx, float strength) {
+    return ctx->attn_emulation.set_strength(strength);
+}
+
+const char * llama_set_attn_emulation_seq_strength(llama_context * ctx, llama_seq_id seq_id, float strength) {
+    return ctx->attn_emulation.set_seq_strength(seq_id, ctx->n_seq_max(), strength);
+}
+
+// builds the graph if that has not been done since the topology changed
+static bool build_report(llama_context * ctx) {
+    if (!ctx->attn_emulation.is_enabled()) {
+        return false;
+    }
+    try {
+        const auto running = ctx->apply_attn_emulation();
+        ctx->sched_reserve();
+    } catch (const std::exception & err) {
+        LLAMA_LOG_ERROR("%s: failed to reserve the graph: %s\n", __func__, err.what());
+        return false;
+    }
+    return true;
+}
+
+bool llama_attn_emulation_report(llama_context * ctx, llama_attn_emulation_layer * layers, int32_t n_layer) {
+    return ctx->attn_emulation.get_report(layers, n_layer) ||
+        (build_report(ctx) && ctx->attn_emulation.get_report(layers, n_layer));
+}
+
+size_t llama_attn_emulation_pattern_size(llama_context * ctx) {
+    const size_t size = ctx->attn_emulation.get_pattern_size();
+
+    return size > 0 || !build_report(ctx) ? size : ctx->attn_emulation.get_pattern_size();
+}
