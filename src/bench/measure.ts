@@ -1,0 +1,195 @@
+import {emulateAttention} from "../emulation/emulateAttention.js";
+import {seededRandom} from "../random.js";
+import {compare} from "./summary.js";
+import type {LlamaContext, LlamaContextSequence, LlamaModel, Token} from "node-llama-cpp";
+import type {AttentionEmulation} from "../emulation/AttentionEmulation.js";
+import type {AttentionEmulationOptions} from "../emulation/options.js";
+import type {Comparison, RoundSeconds} from "./summary.js";
+
+export type BenchmarkOptions = {
+    emulation: AttentionEmulationOptions,
+
+    /** How many tokens are in the context when decoding is measured. */
+    depths: readonly number[],
+
+    /** Lengths of prompts. */
+    prefill: readonly number[],
+    rounds: number,
+
+    /** Tokens per block of decoding. */
+    decodeTokens: number,
+    signal?: AbortSignal,
+    onProgress?: (text: string) => void
+};
+
+export type BenchmarkResult = {
+    decode: Array<{depth: number} & Comparison>,
+    prefill: Array<{tokens: number} & Comparison>,
+    kernel: "fused" | "dense" | "none",
+
+    /** Memory of the pattern, as the emulation's report has it. */
+    extraMemoryBytes: number
+};
+
+/** The context that a benchmark needs: one token more, for the one that is decoded after each switch. */
+export function requiredContextSize({depths, prefill, decodeTokens}: Pick<BenchmarkOptions, "depths" | "prefill" | "decodeTokens">): number {
+    return Math.max(...depths.map((depth) => depth + decodeTokens), ...prefill) + 1;
+}
+
+/**
+ * Measures the speed of a context with emulation and without it.
+ *
+ * Both are measured on the same context, in turns of a few seconds at most, since the speed of a machine changes all the
+ * time: what they share cancels in their ratio. "Off" is a disposed emulation, not one of strength 0. After each
+ * switch, one token is decoded and not counted, since it pays for building the new graph.
+ *
+ * Calls through node-llama-cpp are a part of every time here, as they are for its users: for one decoded token
+ * they take about 0.1 ms.
+ */
+export async function measure(context: LlamaContext, options: BenchmarkOptions): Promise<BenchmarkResult> {
+    const benchmark = new Benchmark(context, options);
+    try {
+        await benchmark.warmUp();
+
+        const prefill: BenchmarkResult["prefill"] = [];
+        for (const tokens of options.prefill)
+            prefill.push({tokens, ...compare(tokens, await benchmark.measurePrefill(tokens))});
+
+        const decode: BenchmarkResult["decode"] = [];
+        for (const depth of options.depths)
+            decode.push({depth, ...compare(options.decodeTokens, await benchmark.measureDecode(depth))});
+
+        return {decode, prefill, ...await benchmark.report()};
+    } finally {
+        benchmark.dispose();
+    }
+}
+
+class Benchmark {
+    private readonly sequence: LlamaContextSequence;
+    private readonly tokens: Token[];
+    private emulation: AttentionEmulation | undefined;
+
+    constructor(private readonly context: LlamaContext, private readonly options: BenchmarkOptions) {
+        this.sequence = context.getSequence();
+        this.tokens = randomTokens(context.model, requiredContextSize(options));
+    }
+
+    /** Reads the weights from the disk, and brings the processor up to its speed. */
+    async warmUp(): Promise<void> {
+        this.options.onProgress?.("warming up");
+        const length = Math.min(this.context.batchSize, Math.max(...this.options.prefill, 1), this.tokens.length - 1);
+        for (const on of [false, true]) {
+            await this.switchEmulation(on);
+            await this.timePrefill(0, length);
+            await this.shorten(0);
+        }
+    }
+
+    /** Each batch of the prompt is evaluated with and without emulation before the next one is. */
+    async measurePrefill(length: number): Promise<RoundSeconds[]> {
+        const {batchSize} = this.context;
+        const rounds: RoundSeconds[] = [];
+        for (let round = 0; round < this.options.rounds; round++) {
+            this.progress(`prefill of ${length} tokens`, round);
+            const seconds = {on: 0, off: 0};
+            await this.shorten(0);
+            for (let start = 0; start < length; start += batchSize) {
+                for (const on of (round + start / batchSize) % 2 === 0 ? [false, true] : [true, false]) {
+                    await this.shorten(start);
+                    await this.switchEmulation(on);
+                    seconds[on ? "on" : "off"] += await this.timePrefill(start, Math.min(start + batchSize, length));
+                }
+            }
+            rounds.push(seconds);
+        }
+        return rounds;
+    }
+
+    /** A round is two blocks of each kind, in an order that cancels a steady drift: off, on, on, off, and the reverse next time. */
+    async measureDecode(depth: number): Promise<RoundSeconds[]> {
+        await this.shorten(0);
+        if (depth > 0) {
+            this.options.onProgress?.(`filling the context with ${depth} tokens`);
+            await this.timePrefill(0, depth);
+        }
+
+        const rounds: RoundSeconds[] = [];
+        for (let round = 0; round < this.options.rounds; round++) {
+            this.progress(`decoding at ${depth} tokens`, round);
+            const seconds = {on: 0, off: 0};
+            for (const on of round % 2 === 0 ? [false, true, true, false] : [true, false, false, true]) {
+                await this.switchEmulation(on);
+                seconds[on ? "on" : "off"] += await this.timeDecode(depth) / 2;
+                await this.shorten(depth);
+            }
+            rounds.push(seconds);
+        }
+        return rounds;
+    }
+
+    async report(): Promise<Pick<BenchmarkResult, "kernel" | "extraMemoryBytes">> {
+        await this.switchEmulation(true);
+        const report = this.emulation?.report();
+        return {kernel: report?.kernel ?? "none", extraMemoryBytes: report?.patternBytes ?? 0};
+    }
+
+    dispose(): void {
+        this.emulation?.dispose();
+    }
+
+    private async switchEmulation(on: boolean): Promise<void> {
+        this.options.signal?.throwIfAborted();
+        if (on === (this.emulation != null))
+            return;
+
+        if (on)
+            this.emulation = emulateAttention(this.context, this.options.emulation);
+        else {
+            this.emulation?.dispose();
+            this.emulation = undefined;
+        }
+
+        const length = this.sequence.nextTokenIndex;
+        await this.decode(length);
+        await this.shorten(length);
+    }
+
+    private async timePrefill(start: number, end: number): Promise<number> {
+        return await time(() => this.sequence.evaluateWithoutGeneratingNewTokens(this.tokens.slice(start, end)));
+    }
+
+    private async timeDecode(depth: number): Promise<number> {
+        return await time(async () => {
+            for (let i = 0; i < this.options.decodeTokens; i++)
+                await this.decode(depth + i);
+        });
+    }
+
+    /** Decodes one token and chooses the likeliest next one, as text generation does; but goes on with given tokens. */
+    private async decode(index: number): Promise<void> {
+        const token = this.tokens[index]!;
+        await this.sequence.controlledEvaluate([[token, {generateNext: {token: true, options: {temperature: 0}}}]]);
+    }
+
+    private async shorten(length: number): Promise<void> {
+        await this.sequence.eraseContextTokenRanges([{start: length, end: this.sequence.nextTokenIndex}]);
+    }
+
+    private progress(what: string, round: number): void {
+        this.options.onProgress?.(`${what}, round ${round + 1} of ${this.options.rounds}`);
+    }
+}
+
+async function time(action: () => Promise<void>): Promise<number> {
+    const start = performance.now();
+    await action();
+    return (performance.now() - start) / 1000;
+}
+
+/** Ids are taken as they are, so a model needs no tokenizer that works. */
+function randomTokens(model: LlamaModel, length: number): Token[] {
+    const candidates = [...model.iterateAllTokens()].filter((token) => !model.isSpecialToken(token) && !model.isEogToken(token));
+    const random = seededRandom(1);
+    return Array.from({length}, () => candidates[Math.floor(random() * candidates.length)]!);
+}

@@ -1,0 +1,103 @@
+import fs from "node:fs/promises";
+import process from "node:process";
+import {emulateAttention, getLlama, LlamaLogLevel} from "../index.js";
+import {Failure, UsageError} from "./failure.js";
+import {embeddedModelPath} from "./flags.js";
+import {startProgress} from "./progress.js";
+import type {AttentionEmulation, AttentionEmulationOptions, LlamaContext, LlamaModel} from "../index.js";
+import type {ModelFlags} from "./flags.js";
+
+export type OpenModel = {
+    model: LlamaModel,
+    context: LlamaContext,
+    [Symbol.asyncDispose](): Promise<void>
+};
+
+/** Loads the model that the flags name and makes a context for it. What goes wrong is said in one sentence. */
+export async function openModel(flags: ModelFlags, contextSize: number | undefined = flags.contextSize): Promise<OpenModel> {
+    await checkFile(flags.model);
+
+    const progress = startProgress("loading the model");
+    const problems: string[] = [];
+    const llama = await getLlama({
+        maxThreads: flags.threads,
+        logLevel: flags.debug ? LlamaLogLevel.debug : LlamaLogLevel.error,
+        logger: (_level, message) => {
+            problems.push(message.trim());
+            if (flags.debug)
+                process.stderr.write(`${message.trimEnd()}\n`);
+        }
+    });
+    try {
+        const model = await llama.loadModel({
+            modelPath: flags.model,
+            onLoadProgress: (fraction) => {
+                progress.text = `loading the model: ${Math.floor(fraction * 100)} %`;
+            }
+        });
+        const context = await model.createContext({contextSize, threads: flags.threads, flashAttention: flags.flashAttention});
+        return {model, context, [Symbol.asyncDispose]: () => llama.dispose()};
+    } catch (error) {
+        await llama.dispose();
+        throw new Failure(describeLoadFailure(flags.model, oneLine(problems[0] ?? messageOf(error))), {cause: error});
+    } finally {
+        progress.stop();
+    }
+}
+
+/** `emulateAttention`, with an option that is not allowed on this model reported as the flag that it came from. */
+export function startEmulation(context: LlamaContext, options: AttentionEmulationOptions): AttentionEmulation {
+    try {
+        return emulateAttention(context, options);
+    } catch (error) {
+        const [, option = ""] = /^(\w+) /.exec(messageOf(error)) ?? [];
+        if (!Object.hasOwn(options, option))
+            throw error;
+
+        const flag = `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+        throw new UsageError(messageOf(error).replace(option, flag), {cause: error});
+    }
+}
+
+/** Finds what is wrong with a file before llama.cpp does, which has no words for some of it. */
+async function checkFile(file: string): Promise<void> {
+    let start: Buffer;
+    try {
+        const handle = await fs.open(file);
+        try {
+            start = (await handle.read(Buffer.alloc(4), 0, 4, 0)).buffer;
+        } finally {
+            await handle.close();
+        }
+    } catch (error) {
+        const {code} = error as NodeJS.ErrnoException;
+        if (code === "ENOENT" && file === embeddedModelPath)
+            throw new Failure("the embedded model is missing from this installation; name a GGUF file with --model", {cause: error});
+        throw new Failure(`cannot read ${file}: ${reasons[code ?? ""] ?? messageOf(error)}`, {cause: error});
+    }
+
+    if (start.toString("latin1") !== "GGUF")
+        throw new Failure(`${file} is not a GGUF file`);
+}
+
+function describeLoadFailure(file: string, message: string): string {
+    return /failed to read|not within the file bounds/.test(message)
+        ? `${file} is truncated or damaged: ${message}`
+        : `cannot load ${file}: ${message}`;
+}
+
+const reasons: Record<string, string | undefined> = {
+    ENOENT: "there is no such file",
+    EISDIR: "it is a folder",
+    EACCES: "permission denied"
+};
+
+function messageOf(error: unknown): string {
+    return error instanceof Error
+        ? error.message
+        : String(error);
+}
+
+function oneLine(text: string): string {
+    return text.replace(/\s+/g, " ").trim();
+}

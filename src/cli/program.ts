@@ -1,0 +1,77 @@
+import {createRequire} from "node:module";
+import {Command} from "commander";
+import {addEmulationFlags, addModelFlags, addSamplingFlags, numberListOption, numberOption} from "./flags.js";
+import type {BenchFlags} from "./bench.js";
+import type {ChatFlags} from "./chat.js";
+import type {CompleteFlags} from "./complete.js";
+import type {DemoFlags} from "./demo.js";
+
+const {version} = createRequire(import.meta.url)("../../package.json") as {version: string};
+
+/** All commands and their flags. A command's code, and llama.cpp with it, is loaded only once the command runs. */
+export function createProgram(): Command {
+    const program = new Command("reattend")
+        .description("Run local GGUF models with later layers re-attending to what the first layer looked at.")
+        .version(version)
+        .exitOverride()
+        .showHelpAfterError("(see --help)")
+        .configureHelp({showGlobalOptions: false});
+
+    const complete = program.command("complete")
+        .description("Continue a text.")
+        .argument("[prompt]", "the text; or --prompt, --file, or standard input")
+        .option("-p, --prompt <text>", "the text")
+        .option("-f, --file <file>", "a file with the text")
+        .option("--compare", "show what the plain and the steered model write, side by side")
+        .option("--json", "print one JSON object");
+    addSamplingFlags(complete, {maxTokens: 256});
+    addEmulationFlags(complete);
+    addModelFlags(complete);
+    complete.action(async (prompt: string | undefined, flags: CompleteFlags) => {
+        const {runComplete} = await import("./complete.js");
+        await runComplete(prompt, flags);
+    });
+
+    const chat = program.command("chat")
+        .description("Talk with a model. Each line of standard input is a turn; /help lists what else can be typed.")
+        .option("--system <text>", "system prompt")
+        .option("--json", "print one JSON object per turn, each on a line");
+    addSamplingFlags(chat, {maxTokens: 1024});
+    addEmulationFlags(chat);
+    addModelFlags(chat);
+    chat.action(async (flags: ChatFlags) => {
+        const {runChat} = await import("./chat.js");
+        await runChat(flags);
+    });
+
+    const bench = program.command("bench")
+        .description("Measure what emulation costs: speed with and without it, in turns in one process, and memory.")
+        .addOption(numberListOption("--depths <list>", "tokens in the context when decoding is measured", {integer: true, min: 0})
+            .default([0, 512, 2048], "0,512,2048"))
+        .addOption(numberListOption("--prefill <list>", "lengths of prompts", {integer: true, min: 1})
+            .default([512, 2048], "512,2048"))
+        .addOption(numberOption("--rounds <n>", "times that each measurement is repeated", {integer: true, min: 1}).default(10))
+        .addOption(numberOption("--decode-tokens <n>", "tokens per block of decoding", {integer: true, min: 1}).default(16))
+        .option("--json", "print one JSON object");
+    addEmulationFlags(bench);
+    addModelFlags(bench);
+    bench.action(async (flags: BenchFlags) => {
+        const {runBench} = await import("./bench.js");
+        await runBench(flags);
+    });
+
+    const demo = program.command("demo")
+        .description("Ask the embedded model questions that it was not trained on, plain and steered, and compare.")
+        .addOption(numberOption("--questions <n>", "how many", {integer: true, min: 1}).default(48))
+        .addOption(numberOption("--show <n>", "how many answers to show", {integer: true, min: 0}).default(4))
+        .addOption(numberOption("--seed <n>", "seed of the choice of questions", {integer: true, min: 0}).default(1))
+        .option("--json", "print one JSON object");
+    addEmulationFlags(demo);
+    addModelFlags(demo);
+    demo.action(async (flags: DemoFlags) => {
+        const {runDemo} = await import("./demo.js");
+        await runDemo(flags);
+    });
+
+    return program;
+}

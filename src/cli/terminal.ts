@@ -1,0 +1,42 @@
+import process from "node:process";
+import {Chalk} from "chalk";
+import type {ChalkInstance} from "chalk";
+import type {WriteStream} from "node:tty";
+
+/** Colours where a person sees them: on a terminal, unless NO_COLOR asks for none (https://no-color.org). */
+export function colorsFor(stream: WriteStream): ChalkInstance {
+    const noColor = (process.env.NO_COLOR ?? "") !== "" || process.env.TERM === "dumb";
+    return new Chalk({level: stream.isTTY && !noColor ? 1 : 0});
+}
+
+/** The width of the terminal, or `undefined` where the output goes elsewhere. */
+export function terminalWidth(stream: WriteStream): number | undefined {
+    return stream.isTTY
+        ? stream.columns
+        : undefined;
+}
+
+/** Results go to stdout, and nothing else does. */
+export function print(text: string): void {
+    process.stdout.write(`${text}\n`);
+}
+
+export function printJson(value: unknown): void {
+    print(JSON.stringify(value, undefined, 4));
+}
+
+/** Hints and notes for the person at the terminal. */
+export function note(text: string): void {
+    process.stderr.write(`${text}\n`);
+}
+
+/** A reader that has seen enough, such as `head`, is no error. */
+export function exitQuietlyOnClosedPipe(): void {
+    for (const stream of [process.stdout, process.stderr]) {
+        stream.on("error", (error: NodeJS.ErrnoException) => {
+            if (error.code === "EPIPE")
+                process.exit(0);
+            throw error;
+        });
+    }
+}

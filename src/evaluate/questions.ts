@@ -1,0 +1,59 @@
+import fs from "node:fs/promises";
+import {seededRandom} from "../random.js";
+
+/** A multiple-choice question, one line of a JSONL file such as models/questions.jsonl. */
+export type Question = {
+    id: string,
+    family: string,
+
+    /** what the model is asked, options included */
+    question: string,
+
+    /** the letter of the right option */
+    answer: string
+};
+
+/** @throws {SyntaxError} naming the line that is not a question */
+export async function readQuestions(file: string): Promise<Question[]> {
+    const lines = (await fs.readFile(file, "utf8")).split("\n");
+    return lines.flatMap((line, index) => line.trim() === "" ? [] : [parseQuestion(line, `${file}, line ${index + 1}`)]);
+}
+
+function parseQuestion(line: string, place: string): Question {
+    let parsed: Partial<Question>;
+    try {
+        parsed = JSON.parse(line) as Partial<Question>;
+    } catch (error) {
+        throw new SyntaxError(`${place} is not JSON: ${(error as Error).message}`, {cause: error});
+    }
+
+    for (const field of ["id", "family", "question", "answer"] as const) {
+        if (typeof parsed[field] !== "string")
+            throw new SyntaxError(`${place} has no text in the field "${field}"`);
+    }
+    return parsed as Question;
+}
+
+/** Chooses questions at random, as evenly over the families as can be. The same seed chooses the same ones. */
+export function chooseQuestions(questions: readonly Question[], count: number, seed: number): Question[] {
+    const taken = new Map<string, number>();
+    return shuffle(questions, seededRandom(seed))
+        .map((question) => {
+            const rank = taken.get(question.family) ?? 0;
+            taken.set(question.family, rank + 1);
+            return {question, rank};
+        })
+        // the first one of each family, then the second one of each, and so on
+        .sort((a, b) => a.rank - b.rank)
+        .slice(0, count)
+        .map(({question}) => question);
+}
+
+function shuffle<T>(items: readonly T[], random: () => number): T[] {
+    const shuffled = [...items];
+    for (let last = shuffled.length - 1; last > 0; last--) {
+        const other = Math.floor(random() * (last + 1));
+        [shuffled[last], shuffled[other]] = [shuffled[other]!, shuffled[last]!];
+    }
+    return shuffled;
+}
