@@ -118,8 +118,8 @@ function replaceFiles(folder, files, isOurs) {
 /** What was written must give the tree that it was read from. */
 function checkSame(tree, overlay, head) {
     const own = new Set(overlay);
-    const files = (folder, commit) => gitLines(folder, ["ls-tree", "-r", "--format=%(objectname) %(path)", commit])
-        .filter((line) => !own.has(line.slice(line.indexOf(" ") + 1)))
+    const files = (folder, commit) => gitLines(folder, ["ls-tree", "-r", commit])
+        .filter((line) => !own.has(line.slice(line.indexOf("\t") + 1)))
         .join("\n");
     if (files(tree, "HEAD") !== files(sourceFolder, head))
         throw new Error(`the series that was written does not give the files of ${tree}`);

@@ -4,7 +4,7 @@ import * as nodeLlamaCpp from "node-llama-cpp";
 
 /*
  * The native boundary: what TypeScript knows of the addon, and every internal of node-llama-cpp that we rely on.
- * node-llama-cpp is pinned exactly for these; test/standalone/internals.test.ts fails when one of them moves.
+ * node-llama-cpp is pinned exactly for these; test/model/internals.test.ts fails when one of them moves.
  */
 
 /** node-llama-cpp's native context, opaque to us: native calls take it as a handle. */

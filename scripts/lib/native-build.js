@@ -170,6 +170,7 @@ class BuildLog {
 /** The first error in a build's output, with the lines that belong to it. */
 function firstError(text) {
     const lines = text.split("\n");
-    const first = lines.findIndex((line) => /(^|\s)(fatal )?error( C\d+| LNK\d+)?:|^CMake Error|undefined reference|: No space left/i.test(line));
+    const isError = /(^|\s)(fatal )?error( C\d+| LNK\d+)?:|^CMake Error|undefined reference|: No space left/i;
+    const first = lines.findIndex((line) => isError.test(line));
     return (first < 0 ? lines.slice(-15) : lines.slice(first, first + 8)).join("\n").trim();
 }

@@ -1,0 +1,51 @@
+#!/usr/bin/env node
+// Builds the native tests and llama.cpp with checks of addresses and undefined behaviour, and runs them on a small model.
+import {spawnSync} from "node:child_process";
+import path from "node:path";
+import process from "node:process";
+import {listFiles} from "./lib/files.js";
+import {withBuildLock} from "./lib/lock.js";
+import {runMain, UserError} from "./lib/main.js";
+import {compile} from "./lib/native-build.js";
+import {packageRoot} from "./lib/paths.js";
+import {prepareSource} from "./lib/source.js";
+import {requireTools} from "./lib/tools.js";
+
+const model = path.join(packageRoot, "test", "oracle", "llama-8l.gguf");
+
+await runMain("check-sanitize", async () => {
+    requireTools();
+    const folder = await withBuildLock(() => {
+        prepareSource();
+        return compile({
+            name: "sanitize",
+            gpu: false,
+            config: "Release",
+            definitions: {
+                REATTEND_ADDON: "OFF",
+                REATTEND_TESTS: "ON",
+                REATTEND_SANITIZE: "ON",
+                // assertions stay in, and the checks themselves take most of the time
+                CMAKE_C_FLAGS_RELEASE: "-O1",
+                CMAKE_CXX_FLAGS_RELEASE: "-O1"
+            }
+        });
+    });
+
+    const names = listFiles(path.join(packageRoot, "test", "native"))
+        .filter((file) => file.endsWith(".cpp"))
+        .map((file) => path.basename(file, ".cpp"));
+    const failed = names.filter((name) => !passes(path.join(folder, name)));
+    if (failed.length > 0)
+        throw new UserError(`failed: ${failed.join(", ")}`);
+    console.log(`${names.length} native tests passed without a complaint`);
+});
+
+function passes(program) {
+    console.log(`== ${path.basename(program)}`);
+    const {status} = spawnSync(program, [model], {
+        stdio: "inherit",
+        env: {...process.env, ASAN_OPTIONS: "detect_stack_use_after_return=1:strict_string_checks=1", UBSAN_OPTIONS: "print_stacktrace=1"}
+    });
+    return status === 0;
+}

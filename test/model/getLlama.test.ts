@@ -1,0 +1,73 @@
+import test from "ava";
+import {LlamaLogLevel, NoBinaryFoundError, getLlama} from "reattend";
+import type {LlamaOptions} from "reattend";
+import {selectBuilds} from "#dist/getLlama.js";
+import type {Build} from "#dist/builds.js";
+
+const cpu: Build = {gpu: false, bindingPath: "cpu", llamaCpp: {repo: "", release: ""}, cmakeOptions: {}};
+const cuda: Build = {...cpu, gpu: "cuda", bindingPath: "cuda"};
+
+test("each call gives an instance of its own", async (t) => {
+    const first = await getLlama({logLevel: LlamaLogLevel.error});
+    const messages: string[] = [];
+    const second = await getLlama({logLevel: LlamaLogLevel.debug, logger: (_, message) => messages.push(message)});
+    t.not(first, second);
+    t.is(first.logLevel, LlamaLogLevel.error);
+    t.is(second.logLevel, LlamaLogLevel.debug);
+    t.is(first.buildType, "localBuild");
+    t.deepEqual({...first.llamaCppRelease}, {repo: "ggml-org/llama.cpp", release: "v0.5.0"});
+
+    await first.dispose();
+    t.true(first.disposed);
+    t.false(second.disposed);
+    await second.dispose();
+});
+
+test("\"lastBuild\" means the same build", async (t) => {
+    const llama = await getLlama("lastBuild", {logLevel: LlamaLogLevel.error});
+    t.is(llama.buildType, "localBuild");
+    await llama.dispose();
+});
+
+test("dryRun gives a disposed instance", async (t) => {
+    t.true((await getLlama({dryRun: true})).disposed);
+});
+
+test("threads default to physical cores, and can be chosen", async (t) => {
+    const byDefault = await getLlama({gpu: false});
+    t.true(byDefault.maxThreads >= 1 && byDefault.maxThreads <= byDefault.cpuMathCores);
+    const chosen = await getLlama({gpu: false, maxThreads: 3});
+    t.is(chosen.maxThreads, 3);
+    const unlimited = await getLlama({gpu: false, maxThreads: 0});
+    t.is(unlimited.maxThreads, 0);
+    await Promise.all([byDefault, chosen, unlimited].map((llama) => llama.dispose()));
+});
+
+test("gpu chooses among the builds", (t) => {
+    t.deepEqual(selectBuilds("auto", [cuda, cpu]), [cuda, cpu]);
+    t.deepEqual(selectBuilds("cuda", [cuda, cpu]), [cuda]);
+    t.deepEqual(selectBuilds(false, [cuda, cpu]), [cpu]);
+    t.deepEqual(selectBuilds({type: "auto", exclude: ["cuda"]}, [cuda, cpu]), [cpu]);
+});
+
+test("without a build that fits, the error says what was asked for and what there is", (t) => {
+    t.throws(() => selectBuilds("auto", []), {instanceOf: NoBinaryFoundError, message: /is not built for .*npm rebuild reattend/});
+    t.throws(() => selectBuilds("vulkan", [cuda, cpu]), {
+        instanceOf: NoBinaryFoundError,
+        message: /gpu: "vulkan"; there is "cuda", false \(CPU only\).*REATTEND_GPU/
+    });
+});
+
+const badOptions: Array<[options: object, message: RegExp]> = [
+    [{gpu: "opencl"}, /^gpu is "opencl"; allowed are "auto", "metal", "cuda", "vulkan" and false$/],
+    [{logLevel: "loud"}, /^logLevel is "loud"; allowed are "disabled", .*"debug"$/],
+    [{maxThreads: -1}, /^maxThreads is -1; allowed are whole numbers from 0/],
+    [{maxThreads: 1.5}, /^maxThreads is 1.5; /],
+    [{build: "forceRebuild"}, /^build is "forceRebuild", but getLlama of reattend builds nothing/],
+    [{cmakeOptions: {GGML_CUDA: "1"}}, /^cmakeOptions is given, but/]
+];
+for (const [options, message] of badOptions) {
+    test(`refused: ${JSON.stringify(options)}`, async (t) => {
+        await t.throwsAsync(getLlama(options as LlamaOptions), {message});
+    });
+}

@@ -1,0 +1,61 @@
+// What we use of node-llama-cpp that is not in its types. When one of these fails, node-llama-cpp has moved something.
+import test from "ava";
+import {Llama, LlamaEmbeddingContext, LlamaRankingContext} from "reattend";
+import {
+    addonContextOf, addonModelOf, bindingOf, contextOfSequence, heldContextOf, idOfSequence, isIdUnused, onSequenceIdReclaimed
+} from "#dist/binding.js";
+import {createContext, oracleModel} from "../support/oracleModel.js";
+
+test("Llama._create takes a binding", (t) => {
+    t.is(typeof (Llama as unknown as {_create: unknown})._create, "function");
+});
+
+test("Llama._bindings: the addon's exports", (t) => {
+    const binding = bindingOf(oracleModel.llama);
+    t.is(binding.getGpuType(), false);
+    t.true(binding.getMathCores() >= 1);
+});
+
+test("LlamaModel._model: the native model", (t) => {
+    t.is(addonModelOf(oracleModel).constructor.name, "AddonModel");
+});
+
+test("LlamaContext._ctx: the native context; LlamaContextSequence._context and ._sequenceId", async (t) => {
+    const context = await createContext({sequences: 2});
+    t.is(addonContextOf(context).constructor.name, "AddonContext");
+
+    const sequences = [context.getSequence(), context.getSequence()];
+    t.true(sequences.every((sequence) => contextOfSequence(sequence) === context));
+    t.deepEqual(sequences.map(idOfSequence).sort(), [0, 1]);
+    await context.dispose();
+});
+
+test("LlamaContext._unusedSequenceIds and ._onReclaimUnusedSequenceId: which ids are in use", async (t) => {
+    const context = await createContext({sequences: 1});
+    const sequence = context.getSequence();
+    const id = idOfSequence(sequence);
+    t.false(isIdUnused(context, id));
+
+    let reclaimed = 0;
+    const listener = onSequenceIdReclaimed(context, () => reclaimed++);
+    void sequence.dispose();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    t.true(isIdUnused(context, id));
+    t.true(reclaimed > 0);
+    listener.dispose();
+    await context.dispose();
+});
+
+test("LlamaEmbeddingContext._llamaContext", async (t) => {
+    const holder = await oracleModel.createEmbeddingContext({contextSize: 256});
+    t.true(holder instanceof LlamaEmbeddingContext);
+    t.is(addonContextOf(heldContextOf(holder)!).constructor.name, "AddonContext");
+    await holder.dispose();
+});
+
+test("LlamaRankingContext and LlamaDecisionContext keep their context as _llamaContext", (t) => {
+    // a model that ranks is not at hand, so a stand-in takes the constructor's way
+    const held = {getSequence: () => ({}), onDispose: {createListener: () => ({dispose() {}})}};
+    const Ranking = LlamaRankingContext as unknown as new (options: object) => object;
+    t.is(heldContextOf(new Ranking({_llamaContext: held})), held as never);
+});
