@@ -1,5 +1,6 @@
 import fs from "node:fs/promises";
-import {GgmlType, readGgufFileInfo} from "reattend";
+import {readGgufFileInfo} from "reattend";
+import {readWeight} from "./float32Model.js";
 import type {GgufTensorInfo} from "reattend";
 
 /** What is emulated, as the algorithm's formula has it. */
@@ -159,9 +160,10 @@ export class ReferenceLlama {
 
         const scores = new Float64Array(position + 1);
         for (let key = 0; key <= position; key++) {
+            const keyVector = keys[key]!;
             let score = 0;
             for (let i = 0; i < size; i++)
-                score += query[head * size + i]! * keys[key]![keyStart + i]!;
+                score += query[head * size + i]! * keyVector[keyStart + i]!;
             scores[key] = score / Math.sqrt(size);
         }
         const most = Math.max(...scores);
@@ -176,9 +178,12 @@ export class ReferenceLlama {
         const attended = new Float64Array(this.headCount * size);
         for (let head = 0; head < this.headCount; head++) {
             const valueStart = this.keyValueHeadOf(head) * size;
-            for (const [key, weight] of weights[head]![position]!.entries()) {
+            const row = weights[head]![position]!;
+            for (let key = 0; key < row.length; key++) {
+                const weight = row[key]!;
+                const value = values[key]!;
                 for (let i = 0; i < size; i++)
-                    attended[head * size + i]! += weight * values[key]![valueStart + i]!;
+                    attended[head * size + i]! += weight * value[valueStart + i]!;
             }
         }
         return attended;
@@ -264,24 +269,9 @@ function silu(value: number): number {
     return value / (1 + Math.exp(-value));
 }
 
-function readValues(file: Buffer, {name, ggmlType, dimensions, fileOffset}: GgufTensorInfo): Float64Array {
+function readValues(file: Buffer, {ggmlType, dimensions, fileOffset}: GgufTensorInfo): Float64Array {
     const start = Number(fileOffset);
     const count = dimensions.reduce<number>((product, size) => product * Number(size), 1);
 
-    if (ggmlType === GgmlType.F32)
-        return Float64Array.from({length: count}, (_, i) => file.readFloatLE(start + 4 * i));
-    if (ggmlType === GgmlType.F16)
-        return Float64Array.from({length: count}, (_, i) => halfToNumber(file.readUInt16LE(start + 2 * i)));
-    throw new Error(`Tensor ${name} is of type ${GgmlType[ggmlType]}, which is not read here`);
-}
-
-function halfToNumber(bits: number): number {
-    const sign = bits & 0x8000 ? -1 : 1;
-    const exponent = (bits >> 10) & 0x1f;
-    const fraction = bits & 0x3ff;
-    if (exponent === 0)
-        return sign * fraction * 2 ** -24;
-    if (exponent === 0x1f)
-        return fraction === 0 ? sign * Infinity : NaN;
-    return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+    return Float64Array.from({length: count}, (_, i) => readWeight(file, ggmlType, start, i));
 }

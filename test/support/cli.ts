@@ -1,0 +1,48 @@
+import {spawn} from "node:child_process";
+import process from "node:process";
+import {text} from "node:stream/consumers";
+import {fileURLToPath} from "node:url";
+import type {ChildProcess} from "node:child_process";
+
+export const cliPath = fileURLToPath(import.meta.resolve("#dist/cli/cli.js"));
+
+export type CliResult = {
+    code: number | null,
+    stdout: string,
+    stderr: string
+};
+
+type CliOptions = {
+    input?: string,
+    env?: Record<string, string>,
+
+    /** Called with all that is on stdout so far, each time there is more. */
+    onOutput?: (output: string, child: ChildProcess) => void
+};
+
+/** Runs `reattend` as its users do. Without input, its standard input is empty. */
+export async function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+    return await runProcess(process.execPath, [cliPath, ...args], options);
+}
+
+export async function runProcess(
+    command: string, args: readonly string[], {input = "", env = {}, onOutput}: CliOptions = {}
+): Promise<CliResult> {
+    const child = spawn(command, args, {env: {...process.env, ...env}});
+    const exit = new Promise<number | null>((resolve) => child.on("close", resolve));
+
+    let output = "";
+    child.stdout.on("data", (chunk: Buffer) => {
+        output += chunk.toString();
+        onOutput?.(output, child);
+    });
+    // a command may end without reading its input
+    child.stdin.on("error", () => undefined);
+    if (onOutput == null)
+        child.stdin.end(input);
+    else
+        child.stdin.write(input);
+
+    const stderr = await text(child.stderr);
+    return {code: await exit, stdout: output, stderr};
+}
