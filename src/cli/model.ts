@@ -59,13 +59,17 @@ export function startEmulation(context: LlamaContext, options: AttentionEmulatio
     }
 }
 
+/** GGUF begins with its magic number, its version, and the counts of tensors and of metadata. */
+const headerBytes = 4 + 4 + 8 + 8;
+
 /** Finds what is wrong with a file before llama.cpp does, which has no words for some of it. */
 async function checkFile(file: string): Promise<void> {
-    let start: Buffer;
+    let header: Buffer;
     try {
         const handle = await fs.open(file);
         try {
-            start = (await handle.read(Buffer.alloc(4), 0, 4, 0)).buffer;
+            const {buffer, bytesRead} = await handle.read(Buffer.alloc(headerBytes), 0, headerBytes, 0);
+            header = buffer.subarray(0, bytesRead);
         } finally {
             await handle.close();
         }
@@ -76,8 +80,10 @@ async function checkFile(file: string): Promise<void> {
         throw new Failure(`cannot read ${file}: ${reasons[code ?? ""] ?? messageOf(error)}`, {cause: error});
     }
 
-    if (start.toString("latin1") !== "GGUF")
+    if (header.toString("latin1", 0, 4) !== "GGUF")
         throw new Failure(`${file} is not a GGUF file`);
+    if (header.length < headerBytes)
+        throw new Failure(`${file} is truncated or damaged: it ends in its header`);
 }
 
 function describeLoadFailure(file: string, message: string): string {

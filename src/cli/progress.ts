@@ -1,14 +1,18 @@
 import process from "node:process";
 import ora from "ora";
+import {usesColors} from "./terminal.js";
 import type {Ora} from "ora";
 
 /** A line on stderr that says what is going on: live on a terminal, nothing elsewhere. */
 export function startProgress(text: string): Ora {
+    // a terminal that knows no width has 0 columns; ora would count endlessly many lines there
+    const isTerminal = process.stderr.isTTY && process.stderr.columns > 0 && process.env.TERM !== "dumb";
     return ora({
         text,
         stream: process.stderr,
-        isEnabled: process.stderr.isTTY && process.env.TERM !== "dumb",
-        isSilent: !process.stderr.isTTY,
+        isEnabled: isTerminal,
+        color: usesColors(process.stderr) ? "cyan" : false,
+        isSilent: !isTerminal,
         // otherwise it takes stdin from those who read it, and Ctrl-C with it
         discardStdin: false
     }).start();

@@ -3,10 +3,14 @@ import {Chalk} from "chalk";
 import type {ChalkInstance} from "chalk";
 import type {WriteStream} from "node:tty";
 
-/** Colours where a person sees them: on a terminal, unless NO_COLOR asks for none (https://no-color.org). */
+/** Colours are for where a person sees them: on a terminal, unless NO_COLOR asks for none (https://no-color.org). */
+export function usesColors(stream: WriteStream): boolean {
+    const unwanted = (process.env.NO_COLOR ?? "") !== "" || process.env.TERM === "dumb";
+    return stream.isTTY && !unwanted;
+}
+
 export function colorsFor(stream: WriteStream): ChalkInstance {
-    const noColor = (process.env.NO_COLOR ?? "") !== "" || process.env.TERM === "dumb";
-    return new Chalk({level: stream.isTTY && !noColor ? 1 : 0});
+    return new Chalk({level: usesColors(stream) ? 1 : 0});
 }
 
 /** The width of the terminal, or `undefined` where the output goes elsewhere. */

@@ -1,0 +1,69 @@
+import process from "node:process";
+import test from "ava";
+import {cliPath, runCli, runProcess} from "../support/cli.js";
+
+const usageErrors = {
+    "an unknown flag": [["complete", "x", "--foo"], "unknown option '--foo'"],
+    "an unknown command": [["bogus"], "unknown command 'bogus'"],
+    "a value that is no number": [["complete", "x", "--strength", "much"], '--strength is "much"; allowed are numbers of at least -1'],
+    "a value out of range": [["complete", "x", "--threshold", "1"], '--threshold is "1"; allowed are numbers above 0 and below 1'],
+    "a fraction for a whole number": [["bench", "--rounds", "1.5"], '--rounds is "1.5"; allowed are whole numbers of at least 1'],
+    "a bad item of a list": [["bench", "--depths", "0,x"], '--depths is "x"; allowed are whole numbers of at least 0'],
+    "an unknown choice": [["chat", "--pattern", "some"], '--pattern is "some"; allowed are early-layer and all'],
+    "a bad schedule": [["complete", "x", "--schedule", "1,,2"], '--schedule is "1,,2"; allowed are linear, constant, and a number for each layer'],
+    "two prompts": [["complete", "x", "--prompt", "y"], "the prompt is given more than once"],
+    "an empty prompt": [["complete", ""], "the prompt is empty"],
+    "a context too small to measure in": [["bench", "--context-size", "100"], "--context-size is 100; allowed are at least 2065"],
+    "an option that the model does not allow": [
+        ["complete", "x", "--source-layer", "99", "--threads", "1"], "--source-layer is 99, but must be a whole number from 0 to"
+    ],
+    "a schedule of another model": [["complete", "x", "--schedule", "1,2", "--threads", "1"], "--schedule "]
+} as const;
+
+for (const [title, [args, message]] of Object.entries(usageErrors)) {
+    test(`${title} is bad usage: exit code 2, one sentence, nothing on stdout`, async (t) => {
+        const {code, stdout, stderr} = await runCli(args);
+
+        t.is(code, 2, stderr);
+        t.is(stdout, "");
+        t.true(stderr.includes(message), stderr);
+        t.false(stderr.includes("    at "), "a stack trace is shown");
+    });
+}
+
+test("--help lists every command, and prints within 150 ms of what Node itself takes to start", async (t) => {
+    const {code, stdout} = await runCli(["--help"]);
+    t.is(code, 0);
+    for (const command of ["complete", "chat", "bench", "demo"])
+        t.true(stdout.includes(command));
+
+    // the least of several runs: others only tell how busy the machine is
+    const help = await leastTime(() => runCli(["--help"]));
+    const node = await leastTime(() => runProcess(process.execPath, ["-e", "0"]));
+    t.true(help - node < 150, `${help} ms, Node alone ${node} ms`);
+});
+
+test("--version prints the version of the package", async (t) => {
+    const {code, stdout} = await runCli(["--version"]);
+    t.is(code, 0);
+    t.regex(stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test("a reader that closes the pipe early is no error", async (t) => {
+    const {code, stdout, stderr} = await runProcess("bash", [
+        "-c", "set -o pipefail; \"$0\" \"$1\" bench --help | true; \"$0\" \"$1\" complete --json --max-tokens 4 --threads 1 x | head -n 1",
+        process.execPath, cliPath
+    ]);
+    t.is(code, 0, stderr);
+    t.is(stdout, "{\n");
+});
+
+async function leastTime(action: () => Promise<unknown>): Promise<number> {
+    let least = Infinity;
+    for (let run = 0; run < 5; run++) {
+        const start = performance.now();
+        await action();
+        least = Math.min(least, performance.now() - start);
+    }
+    return least;
+}
