@@ -4,7 +4,7 @@ import {compare} from "./summary.js";
 import type {LlamaContext, LlamaContextSequence, LlamaModel, Token} from "node-llama-cpp";
 import type {AttentionEmulation} from "../emulation/AttentionEmulation.js";
 import type {AttentionEmulationOptions} from "../emulation/options.js";
-import type {Comparison, RoundSeconds} from "./summary.js";
+import type {Comparison, Samples} from "./summary.js";
 
 export type BenchmarkOptions = {
     emulation: AttentionEmulationOptions,
@@ -87,45 +87,42 @@ class Benchmark {
     }
 
     /** Each batch of the prompt is evaluated with and without emulation before the next one is. */
-    async measurePrefill(length: number): Promise<RoundSeconds[]> {
+    async measurePrefill(length: number): Promise<Samples[]> {
         const {batchSize} = this.context;
-        const rounds: RoundSeconds[] = [];
+        const batches: Samples[] = Array.from({length: Math.ceil(length / batchSize)}, () => ({on: [], off: []}));
         for (let round = 0; round < this.options.rounds; round++) {
             this.progress(`prefill of ${length} tokens`, round);
-            const seconds = {on: 0, off: 0};
             await this.shorten(0);
-            for (let start = 0; start < length; start += batchSize) {
-                for (const on of (round + start / batchSize) % 2 === 0 ? [false, true] : [true, false]) {
+            for (const [index, samples] of batches.entries()) {
+                const start = index * batchSize;
+                for (const on of (round + index) % 2 === 0 ? [false, true] : [true, false]) {
                     await this.shorten(start);
                     await this.switchEmulation(on);
-                    seconds[on ? "on" : "off"] += await this.timePrefill(start, Math.min(start + batchSize, length));
+                    samples[on ? "on" : "off"].push(await this.timePrefill(start, Math.min(start + batchSize, length)));
                 }
             }
-            rounds.push(seconds);
         }
-        return rounds;
+        return batches;
     }
 
     /** A round is two blocks of each kind, in an order that cancels a steady drift: off, on, on, off, and the reverse next time. */
-    async measureDecode(depth: number): Promise<RoundSeconds[]> {
+    async measureDecode(depth: number): Promise<Samples[]> {
         await this.shorten(0);
         if (depth > 0) {
             this.options.onProgress?.(`filling the context with ${depth} tokens`);
             await this.timePrefill(0, depth);
         }
 
-        const rounds: RoundSeconds[] = [];
+        const samples: Samples = {on: [], off: []};
         for (let round = 0; round < this.options.rounds; round++) {
             this.progress(`decoding at ${depth} tokens`, round);
-            const seconds = {on: 0, off: 0};
             for (const on of round % 2 === 0 ? [false, true, true, false] : [true, false, false, true]) {
                 await this.switchEmulation(on);
-                seconds[on ? "on" : "off"] += await this.timeDecode(depth) / 2;
+                samples[on ? "on" : "off"].push(await this.timeDecode(depth));
                 await this.shorten(depth);
             }
-            rounds.push(seconds);
         }
-        return rounds;
+        return [samples];
     }
 
     async report(): Promise<Pick<BenchmarkResult, "kernel" | "extraMemoryBytes">> {

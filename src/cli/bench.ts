@@ -68,7 +68,7 @@ function layOut(result: BenchmarkResult, {threads, flashAttention, batchSize, ro
 }): string {
     const colors = colorsFor(process.stdout);
     const table = new Table({
-        head: ["", "off, tokens/s", "on, tokens/s", "on ÷ off", "range of rounds"],
+        head: ["", "off, tokens/s", "on, tokens/s", "on ÷ off", "quartiles"],
         colAligns: ["left", "right", "right", "right", "right"],
         style: {head: [], border: []}
     });
@@ -85,12 +85,12 @@ function layOut(result: BenchmarkResult, {threads, flashAttention, batchSize, ro
     ].join("\n");
 }
 
-function cells({on, off, ratio, ratioRange}: Comparison, emphasize: (text: string) => string): string[] {
+function cells({on, off, ratio, ratioQuartiles}: Comparison, emphasize: (text: string) => string): string[] {
     return [
         speed(off),
         speed(on),
         emphasize(ratio.toFixed(3)),
-        ratioRange.map((bound) => bound.toFixed(3)).join(" to ")
+        ratioQuartiles.map((bound) => bound.toFixed(3)).join(" to ")
     ];
 }
 

@@ -50,7 +50,7 @@ export function createProgram(): Command {
             .default([0, 512, 2048], "0,512,2048"))
         .addOption(numberListOption("--prefill <list>", "lengths of prompts", {integer: true, min: 1})
             .default([512, 2048], "512,2048"))
-        .addOption(numberOption("--rounds <n>", "times that each measurement is repeated", {integer: true, min: 1}).default(10))
+        .addOption(numberOption("--rounds <n>", "times that each measurement is repeated", {integer: true, min: 1}).default(5))
         .addOption(numberOption("--decode-tokens <n>", "tokens per block of decoding", {integer: true, min: 1}).default(16))
         .option("--json", "print one JSON object");
     addEmulationFlags(bench);
