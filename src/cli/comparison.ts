@@ -61,6 +61,5 @@ function markFrom(divergence: number | undefined, text: string, color: ChalkInst
 
     const start = text.slice(0, divergence).search(/\S*$/);
     const rest = text.slice(start);
-    // colours are set for each line, as a table cuts the text into lines
     return text.slice(0, start) + color(`${marker}${rest}`);
 }

@@ -10,7 +10,7 @@ import {emulationOptions} from "./flags.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {openModel, startEmulation} from "./model.js";
 import {startProgress} from "./progress.js";
-import {colorsFor, note, print, printJson} from "./terminal.js";
+import {colorsFor, note, print, printJson, wrap} from "./terminal.js";
 import type {Question} from "../evaluate/questions.js";
 import type {EmulationFlags, ModelFlags} from "./flags.js";
 
@@ -174,13 +174,12 @@ function layOut(items: readonly Item[], summary: Summary, show: number): string 
     return [
         ...shown,
         table.toString(),
-        `Right only when plain: ${onlyPlain}; right only when steered: ${onlySteered}.`,
-        `Exact McNemar test: p = ${mcnemar.toFixed(2)}, ` +
-        (mcnemar < 0.05
-            ? "a difference that chance alone seldom makes."
-            : "no difference that chance alone would not make."),
-        `Speed, steered ÷ plain: ${speedRatio.toFixed(2)}, on a model so small that most of the time goes by outside of it; ` +
-        "`npm run bench` measures properly."
+        ...[
+            `Right only when plain: ${onlyPlain}; right only when steered: ${onlySteered}. ` +
+            `Exact McNemar test: p = ${mcnemar.toFixed(2)}, ${mcnemar < 0.05 ? "seldom by chance alone" : "well within chance"}.`,
+            `Speed, steered ÷ plain: ${speedRatio.toFixed(2)}, on a model so small that most of the time goes by outside of it; ` +
+            "`reattend bench` measures properly."
+        ].map((line) => wrap(line, process.stdout))
     ].join("\n");
 }
 
@@ -197,7 +196,7 @@ function chooseToShow(items: readonly Item[], count: number): Item[] {
 }
 
 function indent(text: string): string {
-    return text.replace(/^/gm, "    ");
+    return wrap(text, process.stdout, {indent: 4});
 }
 
 function percent(share: number): string {

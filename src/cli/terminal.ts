@@ -1,5 +1,6 @@
 import process from "node:process";
 import {Chalk} from "chalk";
+import wrapAnsi from "wrap-ansi";
 import type {ChalkInstance} from "chalk";
 import type {WriteStream} from "node:tty";
 
@@ -20,6 +21,15 @@ export function terminalWidth(stream: WriteStream): number | undefined {
         : undefined;
 }
 
+/** Breaks lines between words where they are too long for the terminal; elsewhere they stay as they are. */
+export function wrap(text: string, stream: WriteStream, {indent = 0}: {indent?: number} = {}): string {
+    const width = terminalWidth(stream) || undefined;
+    const wrapped = width == null
+        ? text
+        : wrapAnsi(text, Math.max(width - indent, 20), {trim: false});
+    return wrapped.replace(/^/gm, " ".repeat(indent));
+}
+
 /** Results go to stdout, and nothing else does. */
 export function print(text: string): void {
     process.stdout.write(`${text}\n`);
@@ -31,7 +41,7 @@ export function printJson(value: unknown): void {
 
 /** Hints and notes for the person at the terminal. */
 export function note(text: string): void {
-    process.stderr.write(`${text}\n`);
+    process.stderr.write(`${wrap(text, process.stderr)}\n`);
 }
 
 /** A reader that has seen enough, such as `head`, is no error. */
