@@ -19,7 +19,7 @@ export class AttentionEmulation {
     private readonly addon: AddonAttentionEmulation;
 
     /** of each layer and head */
-    private readonly gains: Float32Array;
+    private readonly gains: Float64Array;
     private readonly heads: number;
 
     private currentStrength: number;
@@ -54,7 +54,7 @@ export class AttentionEmulation {
             strength: resolved.strength,
             threshold: resolved.threshold,
             sourceLayer: resolved.sourceLayer,
-            gains,
+            gains: Float32Array.from(gains),
             allKeys: resolved.pattern === "all",
             normalize: resolved.normalize,
             dense: resolved.kernel === "dense"
@@ -164,7 +164,7 @@ export class AttentionEmulation {
     }
 
     /** Gains of the layers after the source layer. */
-    private get changedGains(): Float32Array {
+    private get changedGains(): Float64Array {
         return this.gains.subarray((this.options.sourceLayer + 1) * this.heads);
     }
 

@@ -91,7 +91,7 @@ const kernels: readonly unknown[] = ["auto", "dense"] satisfies Array<AttentionE
  * @throws {TypeError} where an option is unknown or has a value of the wrong type
  * @throws {RangeError} where a value is out of range
  */
-export function resolveOptions(options: unknown, shape: AttentionShape): {options: ResolvedAttentionEmulationOptions, gains: Float32Array} {
+export function resolveOptions(options: unknown, shape: AttentionShape): {options: ResolvedAttentionEmulationOptions, gains: Float64Array} {
     if (options === null || typeof options !== "object" || Array.isArray(options))
         throw new TypeError(`The options are ${show(options)}, but must be an object`);
 
@@ -124,7 +124,7 @@ export function resolveOptions(options: unknown, shape: AttentionShape): {option
  * @throws {TypeError} if it is not a number
  * @throws {RangeError} if it is out of range, or would turn a weight negative
  */
-export function checkStrength(strength: unknown, gains: Float32Array): asserts strength is number {
+export function checkStrength(strength: unknown, gains: Float64Array): asserts strength is number {
     if (typeof strength !== "number")
         throw new TypeError(`strength is ${show(strength)}, but must be a number`);
     if (!Number.isFinite(Math.fround(strength)) || strength < -1)
@@ -147,7 +147,7 @@ export function checkStrength(strength: unknown, gains: Float32Array): asserts s
 
 /** What a weight is multiplied by, rounded as the native side does. */
 function factor(strength: number, gain: number): number {
-    return Math.fround(1 + Math.fround(Math.fround(strength) * gain));
+    return Math.fround(1 + Math.fround(Math.fround(strength) * Math.fround(gain)));
 }
 
 function checkThreshold(threshold: unknown): void {

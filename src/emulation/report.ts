@@ -43,7 +43,7 @@ type ReportInput = {
     strength: number,
 
     /** of each layer and head */
-    gains: Float32Array,
+    gains: Float64Array,
     gainPerHead: boolean,
     patternBytes: number
 };

@@ -11,9 +11,9 @@ export type Schedule = "linear" | "constant" | Numbers | readonly Numbers[];
  * @throws {TypeError} if it is no schedule
  * @throws {RangeError} if it has not one gain for each layer (and head), or one that is not finite
  */
-export function gainsOf(schedule: unknown, shape: AttentionShape): Float32Array {
+export function gainsOf(schedule: unknown, shape: AttentionShape): Float64Array {
     const {layers, heads} = shape;
-    const gains = new Float32Array(layers * heads);
+    const gains = new Float64Array(layers * heads);
 
     if (schedule === "linear") {
         for (let layer = 0; layer < layers; layer++)

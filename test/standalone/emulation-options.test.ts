@@ -14,7 +14,7 @@ test("the defaults are the authors'", (t) => {
         normalize: false,
         kernel: "auto"
     });
-    t.deepEqual(gains, Float32Array.of(1, 1, 2 / 3, 2 / 3, 1 / 3, 1 / 3, 0, 0));
+    t.deepEqual(gains, Float64Array.of(1, 1, 1 - 1 / 3, 1 - 1 / 3, 1 - 2 / 3, 1 - 2 / 3, 0, 0));
 });
 
 test("an option that is undefined has its default", (t) => {
@@ -30,7 +30,7 @@ const schedules: Array<[schedule: unknown, gains: number[]]> = [
 ];
 for (const [index, [schedule, expected]] of schedules.entries()) {
     test(`gains of a schedule, ${index}`, (t) => {
-        t.deepEqual(resolveOptions({schedule}, shape).gains, Float32Array.from(expected));
+        t.deepEqual(resolveOptions({schedule}, shape).gains, Float64Array.from(expected));
     });
 }
 
