@@ -3,7 +3,6 @@ import process from "node:process";
 import {CommanderError} from "commander";
 import {exitCode, reportError} from "./failure.js";
 import {createProgram} from "./program.js";
-import {exitQuietlyOnClosedPipe} from "./terminal.js";
 
 exitQuietlyOnClosedPipe();
 
@@ -14,4 +13,15 @@ try {
         process.exitCode = error.exitCode === 0 ? exitCode.success : exitCode.badUsage;
     else
         process.exitCode = reportError(error, {debug: process.argv.includes("--debug")});
+}
+
+/** A reader that has seen enough, such as `head`, is no error. */
+function exitQuietlyOnClosedPipe(): void {
+    for (const stream of [process.stdout, process.stderr]) {
+        stream.on("error", (error: NodeJS.ErrnoException) => {
+            if (error.code === "EPIPE")
+                process.exit(0);
+            throw error;
+        });
+    }
 }

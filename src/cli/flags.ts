@@ -30,11 +30,14 @@ export type SamplingFlags = {
     repeatPenalty: number
 };
 
-export function addModelFlags(command: Command): Command {
+export function addModelFlags(command: Command, {threads}: {threads?: number} = {}): Command {
+    const threadsFlag = numberOption(
+        "--threads <n>", `threads to compute with${threads == null ? " (default: physical cores)" : ""}`, {integer: true, min: 1}
+    ).default(threads);
     return command
         .addOption(new Option("-m, --model <file>", "GGUF file of the model")
             .default(embeddedModelPath, "the embedded model"))
-        .addOption(numberOption("--threads <n>", "threads to compute with (default: physical cores)", {integer: true, min: 1}))
+        .addOption(threadsFlag)
         .addOption(numberOption("--context-size <n>", "length of the context in tokens (default: as fits)", {integer: true, min: 8}))
         .option("--flash-attention", "compute with flash attention", true)
         .option("--no-flash-attention", "compute without it")

@@ -67,7 +67,8 @@ export function createProgram(): Command {
         .addOption(numberOption("--seed <n>", "seed of the choice of questions", {integer: true, min: 0}).default(1))
         .option("--json", "print one JSON object");
     addEmulationFlags(demo);
-    addModelFlags(demo);
+    // the embedded model is so small that a second thread waits more than it computes
+    addModelFlags(demo, {threads: 1});
     demo.action(async (flags: DemoFlags) => {
         const {runDemo} = await import("./demo.js");
         await runDemo(flags);

@@ -43,14 +43,3 @@ export function printJson(value: unknown): void {
 export function note(text: string): void {
     process.stderr.write(`${wrap(text, process.stderr)}\n`);
 }
-
-/** A reader that has seen enough, such as `head`, is no error. */
-export function exitQuietlyOnClosedPipe(): void {
-    for (const stream of [process.stdout, process.stderr]) {
-        stream.on("error", (error: NodeJS.ErrnoException) => {
-            if (error.code === "EPIPE")
-                process.exit(0);
-            throw error;
-        });
-    }
-}
