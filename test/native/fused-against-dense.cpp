@@ -152,11 +152,11 @@ int main(int argc, char ** argv) {
         return 1;
     }
 
-    // 600 tokens: more than 512 cells, where decoding splits them among threads
+    // 540 tokens: more than 512 cells, where decoding splits them among threads
     std::mt19937 random(1);
     std::vector<std::vector<llama_token>> sequences(2);
     for (auto & sequence : sequences) {
-        for (int i = 0; i < 600; ++i) {
+        for (int i = 0; i < 540; ++i) {
             sequence.push_back(random() % llama_vocab_n_tokens(llama_model_get_vocab(model)));
         }
     }
@@ -170,9 +170,9 @@ int main(int argc, char ** argv) {
         { GGML_TYPE_Q8_0, GGML_TYPE_F16  },
     };
     const std::vector<std::pair<const char *, std::vector<int>>> shapes = {
-        { "one batch",      { 600 } },
-        { "uneven chunks",  { 130, 7, 70, 1, 1, 63, 64, 65, 100 } },
-        { "token by token", { 500, 1 } },
+        { "one batch",      { 540 } },
+        { "uneven chunks",  { 130, 7, 70, 1, 1, 63, 64, 65, 110 } },
+        { "token by token", { 510, 1 } },
     };
 
     for (const auto & [type_k, type_v] : kv_types) {
@@ -182,14 +182,14 @@ int main(int argc, char ** argv) {
 
         // how far apart two right computations are: other kernels, without emulation
         options.emulate = false;
-        options.chunks  = { 600 };
+        options.chunks  = { 540 };
         const auto plain = run(sequences, options);
         options.chunks  = { 63 };
         const auto other = run(sequences, options);
         options.emulate  = true;
         options.dense    = true;
         options.strength = 0.0f;
-        options.chunks   = { 600 };
+        options.chunks   = { 540 };
         const double scale = std::max({ nmse(other, plain), nmse(run(sequences, options), plain), 1e-12 });
         options.dense = false;
 
@@ -202,7 +202,7 @@ int main(int argc, char ** argv) {
             options.normalize = normalize;
             options.n_threads = 1;
             options.n_seqs    = 1;
-            options.chunks    = { 600 };
+            options.chunks    = { 540 };
 
             run_options reference = options;
             reference.dense = true;
@@ -214,11 +214,11 @@ int main(int argc, char ** argv) {
             const auto dense = run(sequences, reference);
 
             const double effect = nmse(dense, plain);
-            check(effect > 20*scale, types + (normalize ? ", normalised" : "") + ": emulation has an effect",
+            check(effect > 10*scale, types + (normalize ? ", normalised" : "") + ": emulation has an effect",
                 figures("%.1e, noise %.1e", effect, scale));
 
             for (const auto & [name, chunks] : shapes) {
-                for (const auto & [n_threads, n_seqs] : { std::pair{ 1, 1 }, std::pair{ 2, 1 }, std::pair{ 2, 2 } }) {
+                for (const auto & [n_threads, n_seqs] : { std::pair{ 2, 1 }, std::pair{ 1, 2 } }) {
                     options.chunks    = chunks;
                     options.n_threads = n_threads;
                     options.n_seqs    = n_seqs;

@@ -53,6 +53,7 @@ GGML_API void ggml_flash_attn_ext_boost_pattern(
 GGML_API bool ggml_attn_emulation_supported(ggml_backend_dev_t device, const struct ggml_tensor * op);
 
 GGML_API enum ggml_attn_emulation_mode ggml_flash_attn_ext_get_emulation(const struct ggml_tensor * fa);
+GGML_API bool ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa);
 
 #ifdef __cplusplus
 }

@@ -74,6 +74,10 @@ enum ggml_attn_emulation_mode ggml_flash_attn_ext_get_emulation(const struct ggm
     return (enum ggml_attn_emulation_mode) ggml_get_op_params_i32(fa, PARAM_MODE);
 }
 
+bool ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa) {
+    return ggml_get_op_params_i32(fa, PARAM_NORMALIZE) != 0;
+}
+
 // asked with every op, so cheap for all but the few that carry a pattern
 bool ggml_attn_emulation_supported(ggml_backend_dev_t device, const struct ggml_tensor * op) {
     if (op->op != GGML_OP_FLASH_ATTN_EXT || ggml_flash_attn_ext_get_emulation(op) == GGML_ATTN_EMULATION_NONE) {

@@ -87,8 +87,6 @@ struct attn_variant_plain {
 };
 
 struct attn_variant_record : attn_variant_plain {
-    static constexpr ggml_attn_emulation_mode mode = GGML_ATTN_EMULATION_RECORD;
-
     const ggml_tensor * fa;
     const ggml_tensor * pattern;
     const int32_t     * own_cells;
@@ -189,14 +187,12 @@ private:
     }
 };
 
+template <bool normalize>
 struct attn_variant_boost : attn_variant_plain {
-    static constexpr ggml_attn_emulation_mode mode = GGML_ATTN_EMULATION_BOOST;
-
     const ggml_tensor * fa;
     const ggml_tensor * pattern;
     const float       * strength;
     const float       * gain;
-    bool                normalize;
 
     struct cursor {
         const int32_t * next;
@@ -205,14 +201,14 @@ struct attn_variant_boost : attn_variant_plain {
 
     cursor  row;
     cursor  rows[GGML_FA_TILE_Q];
-    int64_t next_cell;
-    float   factor;
     float   factors[GGML_FA_TILE_Q];
-    float   counted; // weight of the last cell in S, set by weight()
+    float   factor;
+    int64_t next_cell; // listed, or past all cells
+    float   counted;   // what the last cell adds to S if normalize
 
     attn_variant_boost(const ggml_compute_params * params, const ggml_tensor * fa)
         : attn_variant_plain(params, fa), fa(fa), pattern(fa->src[5]), strength((const float *) fa->src[6]->data),
-          gain((const float *) fa->src[7]->data), normalize(fa->op_params[7]) {}
+          gain((const float *) fa->src[7]->data) {}
 
     void begin_row(int iq1, int iq2, int iq3, int64_t first_cell) {
         factor    = find_row(row, iq1, iq2, iq3);
@@ -220,28 +216,17 @@ struct attn_variant_boost : attn_variant_plain {
         next_cell = row.next < row.end ? *row.next : INT64_MAX;
     }
 
+    // called for every visible cell, so all but a comparison is out of the way
     float weight(int64_t cell, float weight) {
-        counted = weight;
-        if (cell < next_cell) {
-            return weight;
+        if (cell >= next_cell) {
+            weight = boost(cell, weight);
+        } else if (normalize) {
+            counted = weight;
         }
-        // cells masked in this layer are not visited
-        while (row.next < row.end && *row.next < cell) {
-            ++row.next;
-        }
-        float boosted = weight;
-        if (row.next < row.end && *row.next == cell) {
-            boosted *= factor;
-            ++row.next;
-        }
-        next_cell = row.next < row.end ? *row.next : INT64_MAX;
-        if (normalize) {
-            counted = boosted;
-        }
-        return boosted;
+        return weight;
     }
 
-    float summand(float) const { return counted; }
+    float summand(float weight) const { return normalize ? counted : weight; }
 
     void begin_tile_row(int tq, int iq1, int iq2, int iq3) {
         factors[tq] = find_row(rows[tq], iq1, iq2, iq3);
@@ -263,6 +248,20 @@ struct attn_variant_boost : attn_variant_plain {
     }
 
 private:
+    float boost(int64_t cell, float weight) {
+        counted = weight;
+        // cells that are masked in this layer are not visited
+        while (row.next < row.end && *row.next < cell) {
+            ++row.next;
+        }
+        if (row.next < row.end && *row.next == cell) {
+            counted = weight*factor;
+            ++row.next;
+        }
+        next_cell = row.next < row.end ? *row.next : INT64_MAX;
+        return counted;
+    }
+
     // returns the factor of the row's listed weights; none is listed when it is 1
     float find_row(cursor & r, int iq1, int iq2, int iq3) const {
         const int32_t * list = (const int32_t *) ((const char *) pattern->data + iq1*pattern->nb[1] + iq2*pattern->nb[2] + iq3*pattern->nb[3]);
