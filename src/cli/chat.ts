@@ -3,7 +3,7 @@ import readline from "node:readline";
 import {LlamaChatSession} from "../index.js";
 import {exitCode} from "./failure.js";
 import {emulationOptions, parseNumber, samplingOptions} from "./flags.js";
-import {openModel, startEmulation} from "./model.js";
+import {chatWrapperFor, openModel, startEmulation} from "./model.js";
 import {colorsFor, note, print} from "./terminal.js";
 import type {AttentionEmulation} from "../index.js";
 import type {EmulationFlags, ModelFlags, SamplingFlags} from "./flags.js";
@@ -27,6 +27,7 @@ export async function runChat(flags: ChatFlags): Promise<void> {
     using emulation = startEmulation(opened.context, emulationOptions(flags));
     const session = new LlamaChatSession({
         contextSequence: opened.context.getSequence(),
+        chatWrapper: chatWrapperFor(opened.model, flags.model),
         ...(flags.system == null ? {} : {systemPrompt: flags.system})
     });
 

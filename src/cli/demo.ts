@@ -8,7 +8,7 @@ import {mcnemarExact, wilsonInterval} from "../evaluate/statistics.js";
 import {exitCode} from "./failure.js";
 import {emulationOptions} from "./flags.js";
 import {abortOnInterrupt} from "./interruption.js";
-import {openModel, startEmulation} from "./model.js";
+import {chatWrapperFor, openModel, startEmulation} from "./model.js";
 import {startProgress} from "./progress.js";
 import {colorsFor, note, print, printJson, wrap} from "./terminal.js";
 import type {Question} from "../evaluate/questions.js";
@@ -47,9 +47,10 @@ export async function runDemo(flags: DemoFlags): Promise<void> {
         contextSize: plainContext.contextSize, threads: flags.threads, flashAttention: flags.flashAttention
     });
     using emulation = startEmulation(steeredContext, emulationOptions(flags));
+    const chatWrapper = chatWrapperFor(model, flags.model);
     const arms = {
-        plain: new LlamaChatSession({contextSequence: plainContext.getSequence()}),
-        steered: new LlamaChatSession({contextSequence: steeredContext.getSequence()})
+        plain: new LlamaChatSession({contextSequence: plainContext.getSequence(), chatWrapper}),
+        steered: new LlamaChatSession({contextSequence: steeredContext.getSequence(), chatWrapper})
     };
 
     note(`Asking ${model.filename ?? flags.model} ${questions.length} questions that it was not trained on, plain and steered ` +

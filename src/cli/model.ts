@@ -1,10 +1,10 @@
 import fs from "node:fs/promises";
 import process from "node:process";
-import {emulateAttention, getLlama, LlamaLogLevel} from "../index.js";
+import {emulateAttention, getLlama, LlamaLogLevel, resolveChatWrapper} from "../index.js";
 import {Failure, UsageError} from "./failure.js";
 import {embeddedModelPath} from "./flags.js";
 import {startProgress} from "./progress.js";
-import type {AttentionEmulation, AttentionEmulationOptions, LlamaContext, LlamaModel} from "../index.js";
+import type {AttentionEmulation, AttentionEmulationOptions, ChatWrapper, LlamaContext, LlamaModel} from "../index.js";
 import type {ModelFlags} from "./flags.js";
 
 export type OpenModel = {
@@ -57,6 +57,14 @@ export function startEmulation(context: LlamaContext, options: AttentionEmulatio
         const flag = `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
         throw new UsageError(messageOf(error).replace(option, flag), {cause: error});
     }
+}
+
+/**
+ * How a conversation becomes text. node-llama-cpp looks which of its own wrappers does what the template in the file does,
+ * which takes a second or so; the embedded model's template is known to be taken as it is.
+ */
+export function chatWrapperFor(model: LlamaModel, file: string): ChatWrapper {
+    return resolveChatWrapper(model, file === embeddedModelPath ? {type: "jinjaTemplate"} : undefined);
 }
 
 /** GGUF begins with its magic number, its version, and the counts of tensors and of metadata. */
