@@ -9,9 +9,6 @@ import type {ReferenceEmulation, ReferenceLlama} from "./ReferenceLlama.js";
 /** What 32-bit arithmetic comes to in the dense form; a mistake in the formula is a million times that. */
 const allowedFloat32Nmse = 1e-9;
 
-/** With F16 in play, a weight so close to the threshold may fall on either side of it. */
-const uncertainty = 0.01;
-
 type Options = Omit<AttentionEmulationOptions, "threshold" | "kernel"> & {
     /** about which a threshold is looked for that no weight is too close to */
     thresholdNear?: number
@@ -29,7 +26,10 @@ type Comparison = {
     options: Options,
 
     /** sizes of the first chunks that the tokens are evaluated in, the rest goes in one by one */
-    chunks: readonly number[]
+    chunks: readonly number[],
+
+    /** how far from the threshold, relative to it, a weight must be for F16 not to decide on which side it falls */
+    uncertainty?: number
 };
 
 /**
@@ -37,7 +37,8 @@ type Comparison = {
  * positions for which it is certain what is chosen.
  */
 export async function compareWithReference(
-    t: ExecutionContext, {reference, float32Model, model, tokens, options: {thresholdNear = 0.01, ...options}, chunks}: Comparison
+    t: ExecutionContext,
+    {reference, float32Model, model, tokens, options: {thresholdNear = 0.01, ...options}, chunks, uncertainty = 0.01}: Comparison
 ): Promise<void> {
     const weights = reference.attentionWeights(tokens, options.sourceLayer ?? 0);
     const threshold = thresholdInGap(weights, thresholdNear);
@@ -70,7 +71,7 @@ export async function compareWithReference(
         rows[position]!.subarray(0, position).every((weight) => Math.abs(weight / threshold - 1) > uncertainty)
     )));
     t.log(`threshold ${threshold.toPrecision(4)}, ${all.length - certain.length} of ${all.length} positions left out with F16`);
-    t.true(certain.length >= 0.8 * all.length, "too many positions are left out");
+    t.true(certain.length >= 0.7 * all.length, "too many positions are left out");
     await compare("fused, F16", "fused", "auto", model, {flashAttention: true}, certain, allowedNmse);
     await compare("dense, F16", "dense", "auto", model, {flashAttention: false}, certain, allowedNmse);
     await compare("dense in place of flash attention, F16", "dense", "dense", model, {flashAttention: true}, certain, allowedNmse);
