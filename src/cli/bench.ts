@@ -16,6 +16,7 @@ export type BenchFlags = ModelFlags & EmulationFlags & {
     prefill: number[],
     rounds: number,
     decodeTokens: number,
+    clock: "wall" | "cpu",
     json?: boolean
 };
 
@@ -55,6 +56,7 @@ export async function runBench(flags: BenchFlags): Promise<void> {
         contextSize: context.contextSize,
         rounds: flags.rounds,
         decodeTokens: flags.decodeTokens,
+        clock: flags.clock,
         emulation: emulationOptions(flags)
     };
     if (flags.json)
@@ -63,8 +65,8 @@ export async function runBench(flags: BenchFlags): Promise<void> {
         print(layOut(result, conditions));
 }
 
-function layOut(result: BenchmarkResult, {threads, flashAttention, batchSize, rounds}: {
-    threads: number, flashAttention: boolean | "auto", batchSize: number, rounds: number
+function layOut(result: BenchmarkResult, {threads, flashAttention, batchSize, rounds, clock}: {
+    threads: number, flashAttention: boolean | "auto", batchSize: number, rounds: number, clock: "wall" | "cpu"
 }): string {
     const colors = colorsFor(process.stdout);
     const table = new Table({
@@ -79,7 +81,7 @@ function layOut(result: BenchmarkResult, {threads, flashAttention, batchSize, ro
 
     return [
         `${result.kernel} kernel, ${threads} ${threads === 1 ? "thread" : "threads"}, flash attention ${flashAttention ? "on" : "off"}, ` +
-        `medians of ${rounds} rounds`,
+        `medians of ${rounds} rounds${clock === "cpu" ? ", seconds of CPU time" : ""}`,
         table.toString(),
         `extra memory: ${(result.extraMemoryBytes / 2 ** 20).toFixed(2)} MiB, the pattern of a batch of ${batchSize} tokens`
     ].join("\n");

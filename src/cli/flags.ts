@@ -105,7 +105,7 @@ export function numberListOption(flags: string, description: string, range: Rang
 
 /** The first choice is the default. */
 export function choiceOption(flags: string, description: string, choices: readonly string[]): Option {
-    const option = new Option(flags, `${description}: ${choices.join(" or ")}`);
+    const option = new Option(flags, `${description} (choices: ${choices.join(", ")})`);
     return option
         .argParser((text: string) => {
             if (!choices.includes(text))

@@ -1,6 +1,6 @@
 import {createRequire} from "node:module";
 import {Command} from "commander";
-import {addEmulationFlags, addModelFlags, addSamplingFlags, numberListOption, numberOption} from "./flags.js";
+import {addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, numberListOption, numberOption} from "./flags.js";
 import type {BenchFlags} from "./bench.js";
 import type {ChatFlags} from "./chat.js";
 import type {CompleteFlags} from "./complete.js";
@@ -52,6 +52,7 @@ export function createProgram(): Command {
             .default([512, 2048], "512,2048"))
         .addOption(numberOption("--rounds <n>", "times that each measurement is repeated", {integer: true, min: 1}).default(5))
         .addOption(numberOption("--decode-tokens <n>", "tokens per block of decoding", {integer: true, min: 1}).default(16))
+        .addOption(choiceOption("--clock <clock>", "what is timed; cpu: the CPU time of all threads, for a busy machine", ["wall", "cpu"]))
         .option("--json", "print one JSON object");
     addEmulationFlags(bench);
     addModelFlags(bench);

@@ -70,9 +70,14 @@ test("--compare shows both texts, and where they part", async (t) => {
 });
 
 test("Ctrl-C ends it with exit code 130, and what was written stays", async (t) => {
+    let interrupted = false;
     const {code, stdout, stderr} = await runCli(
         ["complete", "Emma is", "--threads", "1", "--max-tokens", "100000", "--temperature", "3", "--seed", "1"],
-        {onOutput: (_output, child) => child.kill("SIGINT")}
+        {
+            onOutput: (_output, child) => {
+                interrupted ||= child.kill("SIGINT");
+            }
+        }
     );
     t.is(code, 130, stderr);
     t.not(stdout, "");
