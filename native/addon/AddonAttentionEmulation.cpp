@@ -6,14 +6,15 @@
 #include "llama-attn-emulation.h"
 
 // refusals of the C API: a sentence, or null where there is nothing to refuse
-static void throwIfRefused(Napi::Env env, const char* refusal) {
+static void throwIfRefused(Napi::Env env, const char * refusal) {
     if (refusal != nullptr) {
         throw Napi::Error::New(env, refusal);
     }
 }
 
-AddonAttentionEmulation::AddonAttentionEmulation(const Napi::CallbackInfo& info) : Napi::ObjectWrap<AddonAttentionEmulation>(info) {
-    const auto contextClass = static_cast<Napi::FunctionReference*>(info.Data());
+AddonAttentionEmulation::AddonAttentionEmulation(const Napi::CallbackInfo & info) :
+    Napi::ObjectWrap<AddonAttentionEmulation>(info) {
+    const auto contextClass = static_cast<Napi::FunctionReference *>(info.Data());
 
     // objects of another addon, such as stock node-llama-cpp's contexts, have another layout: unwrapping them would crash
     if (info.Length() < 1 || !info[0].IsObject() || !info[0].As<Napi::Object>().InstanceOf(contextClass->Value())) {
@@ -21,12 +22,13 @@ AddonAttentionEmulation::AddonAttentionEmulation(const Napi::CallbackInfo& info)
     }
 
     const auto contextObject = info[0].As<Napi::Object>();
-    context = Napi::ObjectWrap<AddonContext>::Unwrap(contextObject);
-    contextReference = Napi::Persistent(contextObject);
+    context                  = Napi::ObjectWrap<AddonContext>::Unwrap(contextObject);
+    contextReference         = Napi::Persistent(contextObject);
 }
 
 // The context can neither be freed while `use` runs, nor be used after it has been freed.
-Napi::Value AddonAttentionEmulation::withContext(Napi::Env env, const std::function<Napi::Value(llama_context*)>& use) {
+Napi::Value AddonAttentionEmulation::withContext(
+    Napi::Env env, const std::function<Napi::Value(llama_context *)> & use) {
     std::lock_guard<std::mutex> lock(context->disposeMutex);
 
     if (!context->contextLoaded || context->ctx == nullptr) {
@@ -37,10 +39,10 @@ Napi::Value AddonAttentionEmulation::withContext(Napi::Env env, const std::funct
 }
 
 // -> {layers: number, heads: number}
-Napi::Value AddonAttentionEmulation::GetShape(const Napi::CallbackInfo& info) {
-    return withContext(info.Env(), [&](llama_context* ctx) -> Napi::Value {
+Napi::Value AddonAttentionEmulation::GetShape(const Napi::CallbackInfo & info) {
+    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         int32_t layers = 0;
-        int32_t heads = 0;
+        int32_t heads  = 0;
         llama_attn_emulation_shape(ctx, &layers, &heads);
 
         auto shape = Napi::Object::New(info.Env());
@@ -51,46 +53,44 @@ Napi::Value AddonAttentionEmulation::GetShape(const Napi::CallbackInfo& info) {
 }
 
 // (settings: {strength, threshold, sourceLayer, gains: Float32Array [layers][heads], allKeys, normalize, dense})
-Napi::Value AddonAttentionEmulation::Enable(const Napi::CallbackInfo& info) {
-    return withContext(info.Env(), [&](llama_context* ctx) -> Napi::Value {
+Napi::Value AddonAttentionEmulation::Enable(const Napi::CallbackInfo & info) {
+    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         const auto settings = info[0].As<Napi::Object>();
-        const auto gains = settings.Get("gains").As<Napi::Float32Array>();
+        const auto gains    = settings.Get("gains").As<Napi::Float32Array>();
 
         int32_t layers = 0;
-        int32_t heads = 0;
+        int32_t heads  = 0;
         llama_attn_emulation_shape(ctx, &layers, &heads);
         if (gains.ElementLength() != static_cast<size_t>(layers) * heads) {
             throw Napi::RangeError::New(info.Env(), "The gains don't have one value for each layer and head");
         }
 
-        auto params = llama_attn_emulation_default_params();
-        params.strength = settings.Get("strength").As<Napi::Number>().FloatValue();
-        params.threshold = settings.Get("threshold").As<Napi::Number>().FloatValue();
+        auto params         = llama_attn_emulation_default_params();
+        params.strength     = settings.Get("strength").As<Napi::Number>().FloatValue();
+        params.threshold    = settings.Get("threshold").As<Napi::Number>().FloatValue();
         params.source_layer = settings.Get("sourceLayer").As<Napi::Number>().Int32Value();
-        params.gain = gains.Data();
-        params.pattern = settings.Get("allKeys").As<Napi::Boolean>().Value()
-            ? LLAMA_ATTN_EMULATION_PATTERN_ALL
-            : LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER;
-        params.normalize = settings.Get("normalize").As<Napi::Boolean>().Value();
-        params.kernel = settings.Get("dense").As<Napi::Boolean>().Value()
-            ? LLAMA_ATTN_EMULATION_KERNEL_DENSE
-            : LLAMA_ATTN_EMULATION_KERNEL_AUTO;
+        params.gain         = gains.Data();
+        params.pattern      = settings.Get("allKeys").As<Napi::Boolean>().Value() ? LLAMA_ATTN_EMULATION_PATTERN_ALL :
+                                                                                    LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER;
+        params.normalize    = settings.Get("normalize").As<Napi::Boolean>().Value();
+        params.kernel       = settings.Get("dense").As<Napi::Boolean>().Value() ? LLAMA_ATTN_EMULATION_KERNEL_DENSE :
+                                                                                  LLAMA_ATTN_EMULATION_KERNEL_AUTO;
 
         throwIfRefused(info.Env(), llama_set_attn_emulation(ctx, &params));
         return info.Env().Undefined();
     });
 }
 
-Napi::Value AddonAttentionEmulation::Disable(const Napi::CallbackInfo& info) {
-    return withContext(info.Env(), [&](llama_context* ctx) -> Napi::Value {
+Napi::Value AddonAttentionEmulation::Disable(const Napi::CallbackInfo & info) {
+    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         throwIfRefused(info.Env(), llama_set_attn_emulation(ctx, nullptr));
         return info.Env().Undefined();
     });
 }
 
 // (strength: number)
-Napi::Value AddonAttentionEmulation::SetStrength(const Napi::CallbackInfo& info) {
-    return withContext(info.Env(), [&](llama_context* ctx) -> Napi::Value {
+Napi::Value AddonAttentionEmulation::SetStrength(const Napi::CallbackInfo & info) {
+    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         const auto strength = info[0].As<Napi::Number>().FloatValue();
         throwIfRefused(info.Env(), llama_set_attn_emulation_strength(ctx, strength));
         return info.Env().Undefined();
@@ -98,20 +98,20 @@ Napi::Value AddonAttentionEmulation::SetStrength(const Napi::CallbackInfo& info)
 }
 
 // (sequenceId: number, strength: number), NaN: the context's strength again
-Napi::Value AddonAttentionEmulation::SetSequenceStrength(const Napi::CallbackInfo& info) {
-    return withContext(info.Env(), [&](llama_context* ctx) -> Napi::Value {
+Napi::Value AddonAttentionEmulation::SetSequenceStrength(const Napi::CallbackInfo & info) {
+    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         const llama_seq_id sequenceId = info[0].As<Napi::Number>().Int32Value();
-        const auto strength = info[1].As<Napi::Number>().FloatValue();
+        const auto         strength   = info[1].As<Napi::Number>().FloatValue();
         throwIfRefused(info.Env(), llama_set_attn_emulation_seq_strength(ctx, sequenceId, strength));
         return info.Env().Undefined();
     });
 }
 
 // -> {emulated: boolean, fused: boolean, reason?: string}[], one of each layer
-Napi::Value AddonAttentionEmulation::GetReport(const Napi::CallbackInfo& info) {
-    return withContext(info.Env(), [&](llama_context* ctx) -> Napi::Value {
+Napi::Value AddonAttentionEmulation::GetReport(const Napi::CallbackInfo & info) {
+    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         int32_t layerCount = 0;
-        int32_t heads = 0;
+        int32_t heads      = 0;
         llama_attn_emulation_shape(ctx, &layerCount, &heads);
 
         std::vector<llama_attn_emulation_layer> layers(layerCount);
@@ -134,29 +134,27 @@ Napi::Value AddonAttentionEmulation::GetReport(const Napi::CallbackInfo& info) {
 }
 
 // -> bytes
-Napi::Value AddonAttentionEmulation::GetPatternSize(const Napi::CallbackInfo& info) {
-    return withContext(info.Env(), [&](llama_context* ctx) -> Napi::Value {
+Napi::Value AddonAttentionEmulation::GetPatternSize(const Napi::CallbackInfo & info) {
+    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         return Napi::Number::New(info.Env(), static_cast<double>(llama_attn_emulation_pattern_size(ctx)));
     });
 }
 
 // -> how many decodes of the context could reuse the graph of the one before: a change of strength must not prevent that
-Napi::Value AddonAttentionEmulation::GetReusedGraphs(const Napi::CallbackInfo& info) {
-    return withContext(info.Env(), [&](llama_context* ctx) -> Napi::Value {
+Napi::Value AddonAttentionEmulation::GetReusedGraphs(const Napi::CallbackInfo & info) {
+    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         return Napi::Number::New(info.Env(), llama_perf_context(ctx).n_reused);
     });
 }
 
 void AddonAttentionEmulation::init(Napi::Object exports) {
     // each environment (worker threads have their own) has its own class of contexts
-    const auto contextClass = new Napi::FunctionReference(Napi::Persistent(exports.Get("AddonContext").As<Napi::Function>()));
-    exports.AddFinalizer([](Napi::Env, Napi::FunctionReference* reference) { delete reference; }, contextClass);
+    const auto contextClass =
+        new Napi::FunctionReference(Napi::Persistent(exports.Get("AddonContext").As<Napi::Function>()));
+    exports.AddFinalizer([](Napi::Env, Napi::FunctionReference * reference) { delete reference; }, contextClass);
 
-    exports.Set(
-        "AddonAttentionEmulation",
-        DefineClass(
-            exports.Env(),
-            "AddonAttentionEmulation",
+    exports.Set("AddonAttentionEmulation",
+        DefineClass(exports.Env(), "AddonAttentionEmulation",
             {
                 InstanceMethod("getShape", &AddonAttentionEmulation::GetShape),
                 InstanceMethod("enable", &AddonAttentionEmulation::Enable),
@@ -167,7 +165,5 @@ void AddonAttentionEmulation::init(Napi::Object exports) {
                 InstanceMethod("getPatternSize", &AddonAttentionEmulation::GetPatternSize),
                 InstanceMethod("getReusedGraphs", &AddonAttentionEmulation::GetReusedGraphs),
             },
-            contextClass
-        )
-    );
+            contextClass));
 }
