@@ -21,7 +21,7 @@ struct run_options {
     bool      emulate   = true;
     bool      dense     = false;
     bool      normalize = false;
-    float     strength  = 3.0f;
+    float     strength  = 1.0f;
     ggml_type type_k    = GGML_TYPE_F16;
     ggml_type type_v    = GGML_TYPE_F16;
     int       n_threads = 1;
@@ -58,10 +58,16 @@ static std::vector<float> run(const std::vector<std::vector<llama_token>> & sequ
     }
 
     if (options.emulate) {
+        // the same in every layer, as some models have only two
+        int32_t n_layer, n_head;
+        llama_attn_emulation_shape(ctx, &n_layer, &n_head);
+        const std::vector<float> gain((size_t) n_layer*n_head, 1.0f);
+
         llama_attn_emulation_params emulation = llama_attn_emulation_default_params();
         emulation.threshold = threshold;
         emulation.strength  = options.strength;
         emulation.normalize = options.normalize;
+        emulation.gain      = gain.data();
         emulation.kernel    = options.dense ? LLAMA_ATTN_EMULATION_KERNEL_DENSE : LLAMA_ATTN_EMULATION_KERNEL_AUTO;
         if (const char * error = llama_set_attn_emulation(ctx, &emulation)) {
             fprintf(stderr, "%s\n", error);
@@ -196,7 +202,7 @@ int main(int argc, char ** argv) {
         const std::string types = std::string(ggml_type_name(type_k)) + "/" + ggml_type_name(type_v);
 
         check(run(sequences, options) == plain, types + ": strength 0 is bit-identical", "");
-        options.strength = 3.0f;
+        options.strength = 1.0f;
 
         for (const bool normalize : { false, true }) {
             options.normalize = normalize;
