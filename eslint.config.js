@@ -46,7 +46,7 @@ const nodeGlobals = Object.fromEntries(
 );
 
 export default tseslint.config(
-    {ignores: ["dist/", "dist-test/", "build/", "native/"]},
+    {ignores: ["dist*/", "build/", "native/"]},
     style,
     {
         files: ["**/*.js"],

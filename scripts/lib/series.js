@@ -44,8 +44,10 @@ export function formatPatch(tree, commit, excluded) {
 }
 
 export function patchFileName(tree, commit, number) {
-    const subject = git(tree, ["log", "-1", "--format=%f", commit]).trim().slice(0, 60).replace(/[-.]+$/, "");
-    return `${String(number).padStart(4, "0")}-${subject}.patch`;
+    const subject = git(tree, ["log", "-1", "--format=%f", commit]).trim();
+    // a long one ends with a whole word
+    const short = /^.{1,60}(?=-|$)/.exec(subject)?.[0] ?? subject.slice(0, 60);
+    return `${String(number).padStart(4, "0")}-${short.replace(/[-.]+$/, "")}.patch`;
 }
 
 /**
