@@ -7,7 +7,7 @@
 #include "ggml-attn-emulation.h"
 #include "ggml-backend.h"
 
-#include <cstring>
+#include <cmath>
 
 static const char * const reason_no_attention = "no attention over the sequence's own tokens in this layer";
 static const char * const reason_source = "the pattern is taken from this layer";
@@ -209,11 +209,12 @@ ggml_tensor * llm_attn_emulation::fuse(const llm_graph_context & graph, ggml_ten
     report[il] = { true, true, nullptr };
 
     if (topology.all_keys) {
+        ggml_tensor * factor = ggml_scale_bias(ctx0, build_factor(graph, n_q, n_head, n_stream, 1, il), 1.0f, 1.0f);
         if (topology.normalize) {
-            return fa; // equally scaled weights that sum to 1 again are the plain ones
+            // equally scaled weights that sum to 1 again are the plain ones, but for a row that is turned off altogether
+            factor = ggml_step(ctx0, factor);
         }
-        ggml_tensor * factor = build_factor(graph, n_q, n_head, n_stream, 1, il);
-        return ggml_mul(ctx0, fa, ggml_scale_bias(ctx0, factor, 1.0f, 1.0f));
+        return ggml_mul(ctx0, fa, factor);
     }
 
     ggml_flash_attn_ext_boost_pattern(fa, source->cells, get_inputs(graph).strength, build_gain(graph, n_head, il), topology.normalize);
@@ -270,9 +271,14 @@ ggml_tensor * llm_attn_emulation::apply_dense(const llm_graph_context & graph, g
 
     ggml_tensor * res = ggml_add(ctx0, kq, extra);
     if (topology.normalize) {
-        // sinks stay part of the row
-        ggml_tensor * sum = ggml_scale_bias(ctx0, ggml_sum_rows(ctx0, extra), 1.0f, 1.0f);
-        res = ggml_div(ctx0, res, sum);
+        ggml_tensor * sum = ggml_sum_rows(ctx0, res);
+        if (kq->src[2]) {
+            // a sink stays part of the row
+            ggml_tensor * rest = ggml_scale_bias(ctx0, ggml_sum_rows(ctx0, kq), -1.0f, 1.0f);
+            sum = ggml_add(ctx0, sum, rest);
+        }
+        // a row that is turned off altogether stays so
+        res = ggml_div(ctx0, res, ggml_clamp(ctx0, sum, 1e-30f, INFINITY));
     }
     graph.cb(res, "attn_emulation_weights", il);
 

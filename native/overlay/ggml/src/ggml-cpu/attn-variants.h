@@ -20,6 +20,7 @@ size_t ggml_cpu_attn_pattern_work_size(const struct ggml_tensor * fa, int n_thre
 }
 
 #include "common.h"
+#include "vec.h"
 
 #include <algorithm>
 #include <cmath>
@@ -48,10 +49,17 @@ struct attn_pattern_candidates {
 
     template <class F>
     void filter(float threshold, float M, float S, F && keep) {
+        const float bound = threshold*S;
+        // neighbours were mostly seen under the same maximum
+        float max   = M;
+        float scale = 1.0f;
         for (int32_t i = 0; i < n; ++i) {
             const candidate & c = list[i];
-            const float weight = c.max == M ? c.weight : c.weight*expf(c.max - M);
-            if (weight > threshold*S) {
+            if (c.max != max) {
+                max   = c.max;
+                scale = expf(max - M);
+            }
+            if (c.weight*scale > bound) {
                 keep(c);
             }
         }
@@ -80,10 +88,10 @@ struct attn_variant_plain {
     void  seen(int64_t, float, float, float) {}            // the cell is part of M and S
     void  end_row(int, int, int, float, float) {}
 
-    // tile_q rows of one head, tile by tile
-    void begin_tile_row(int, int, int, int) {}
-    void tile_row(int, int64_t, int, float *, float, float, float &) {}
-    void end_tile_row(int, int, int, int, float, float) {}
+    // the rows of a tile of queries; returns what a tile of cells adds to S
+    void       begin_tile_row(int, int, int, int) {}
+    ggml_float tile_row(int, int64_t, float *, float, float, float, ggml_float sum) { return sum; }
+    void       end_tile_row(int, int, int, int, float, float) {}
 };
 
 struct attn_variant_record : attn_variant_plain {
@@ -144,17 +152,29 @@ struct attn_variant_record : attn_variant_plain {
         slot(first_slot + tq)->n = 0;
     }
 
-    void tile_row(int tq, int64_t cell, int n_cells, float * weights, float tile_max, float M, float & S) {
-        const float bound = threshold*S;
+    ggml_float tile_row(int tq, int64_t cell, float * weights, float tile_max, float M, float S, ggml_float sum) {
+        const float S_new = S + sum;
+        const float bound = threshold*S_new;
         if (tile_max != M && expf(tile_max - M) <= bound) {
-            return;
+            return sum;
         }
         row = slot(first_slot + tq);
-        for (int i = 0; i < n_cells; ++i) {
-            if (weights[i] > bound) {
-                push(cell + i, weights[i], M, S);
+        // weights past the last cell are 0
+        for (int i = 0; i < GGML_FA_TILE_KV; i += 8) {
+            bool any = false;
+            for (int j = i; j < i + 8; ++j) {
+                any |= weights[j] > bound;
+            }
+            if (!any) {
+                continue;
+            }
+            for (int j = i; j < i + 8; ++j) {
+                if (weights[j] > bound) {
+                    push(cell + j, weights[j], M, S_new);
+                }
             }
         }
+        return sum;
     }
 
     void end_tile_row(int tq, int iq1, int iq2, int iq3, float M, float S) {
@@ -232,19 +252,25 @@ struct attn_variant_boost : attn_variant_plain {
         factors[tq] = find_row(rows[tq], iq1, iq2, iq3);
     }
 
-    void tile_row(int tq, int64_t cell, int n_cells, float * weights, float, float, float & S) {
+    ggml_float tile_row(int tq, int64_t cell, float * weights, float, float, float, ggml_float sum) {
         cursor & r = rows[tq];
         while (r.next < r.end && *r.next < cell) {
             ++r.next;
         }
-        for (; r.next < r.end && *r.next < cell + n_cells; ++r.next) {
-            float & w = weights[*r.next - cell];
-            const float boosted = w*factors[tq];
-            if (normalize) {
-                S += boosted - w;
-            }
-            w = boosted;
+        if (r.next == r.end || *r.next >= cell + GGML_FA_TILE_KV) {
+            return sum;
         }
+        for (; r.next < r.end && *r.next < cell + GGML_FA_TILE_KV; ++r.next) {
+            weights[*r.next - cell] *= factors[tq];
+        }
+        if (normalize) {
+            // anew: what remains of a sum may be far smaller than what is taken from it
+            sum = 0.0;
+            for (int i = 0; i < GGML_FA_TILE_KV; ++i) {
+                sum += weights[i];
+            }
+        }
+        return sum;
     }
 
 private:
