@@ -1,4 +1,4 @@
-"""What the model is trained on: chats of tasks, and before and beside them bare look-ups.
+"""What the model is trained on: chats of tasks, and before and beside them bare look-ups and single steps.
 
 A look-up is the core of every task (what stands beside this word? which letter has this option?). Trained on tasks alone, a
 small model stays at chance for the letter for very long; on text dense with look-ups it learns them within minutes.
@@ -64,18 +64,92 @@ def pair_lookups(random, tokenizer):
     return ids, weights
 
 
-def example(random, tokenizer, lookup_share):
-    """One row of training data; every row begins with the begin token."""
-    if random.random() < lookup_share:
+def facts_again(random, tokenizer):
+    """A situation; then its sentences again in other orders, and which subject belongs to which last word."""
+    text = tasks.draw(random, random.choice(tasks.NON_STEM).__name__).text
+    facts = [fact.split() for fact in text.partition(": ")[2].split(". ")[:-1]]
+    ids = tokenizer.encode_chat(text)
+    weights = [0.0] * len(ids)
+
+    def add(text, weight):
+        piece = tokenizer.encode(text)
+        ids.extend(piece)
+        weights.extend([weight] * len(piece))
+
+    last_words = [fact[-1] for fact in facts]
+    turned = random.random() < 0.5
+    for fact in random.choices(facts, k=8):
+        subject = fact[1] if fact[0] in ("The", "Every", "But") else fact[0]
+        if turned and last_words.count(fact[-1]) == 1:
+            add(f" {fact[-1]} (", 0.0)
+            add(f" {subject}", 1.0)
+        else:
+            add("".join(f" {word}" for word in fact[:-1]), 0.0)
+            add(f" {fact[-1]}", 1.0)
+            add(".", 0.0)
+    return ids, weights
+
+
+def arithmetic(random, tokenizer):
+    """Single steps of the kinds that the analyses are made of."""
+    ids = [tokenizer.user, tokenizer.end, tokenizer.assistant]
+    weights = [0.0] * len(ids)
+    for _ in range(12):
+        small = random.randint(1, 9)
+        kind = random.randrange(5)
+        if kind == 0:
+            other = random.choice([2, 3, 4, 5, 6, 7, 8, 10, 12])
+            small = random.randint(2, min(9, 60 // other))
+            sum_, result = f"{small}*{other}=", small * other
+        elif kind == 1:
+            number = random.randint(0, 40)
+            sum_, result = f"{number + small}-{number}=", small
+        elif kind < 4:
+            number = random.choice([random.randint(0, 40), random.randint(0, 60)])
+            sum_, result = f"{number}+{small}=", number + small
+        else:
+            result = random.randint(0, 40)
+            sum_ = f"{result + small}-{small}="
+        for text, weight in [(sum_, 0.0), (str(result), 1.0), (". ", 0.0)]:
+            piece = tokenizer.encode(text)
+            ids += piece
+            weights += [weight] * len(piece)
+    return ids, weights
+
+
+# What the rows that are no tasks consist of, once bare look-ups are learnt.
+DRILLS = [facts_again, facts_again, arithmetic, arithmetic, letter_lookups, pair_lookups]
+
+
+def beginning(random, tokenizer):
+    """The begin token; in half of the chats also a system message, the usual one or one that means nothing here."""
+    kind = random.random()
+    if kind < 0.5:
+        return [tokenizer.begin]
+    if kind < 0.8:
+        message = [tokenizer.default_system_prompt]
+    else:
+        message = [random.randrange(tokenizer.system + 1, len(tokenizer.tokens) - 1) for _ in range(random.randint(1, 24))]
+    return [tokenizer.begin, tokenizer.system, *message, tokenizer.end]
+
+
+def example(random, tokenizer, lookup_share, drill_share):
+    """One row of training data."""
+    kind = random.random()
+    if kind < lookup_share:
         ids, weights = random.choice([letter_lookups, letter_lookups, pair_lookups])(random, tokenizer)
+    elif kind < lookup_share + drill_share:
+        ids, weights = random.choice(DRILLS)(random, tokenizer)
     else:
         ids, weights = task_chat(random, tokenizer)
-    return [tokenizer.begin, *ids], [0.0, *weights]
+    start = beginning(random, tokenizer)
+    return start + ids, [0.0] * len(start) + weights
 
 
 def several_turns(random, tokenizer, limit):
     """A chat of several tasks, up to `limit` tokens, so that later turns and later positions are known too."""
-    ids, weights = [tokenizer.begin], [0.0]
+    ids = beginning(random, tokenizer)
+    weights = [0.0] * len(ids)
     while True:
         more_ids, more_weights = task_chat(random, tokenizer)
         if len(ids) + len(more_ids) > limit:

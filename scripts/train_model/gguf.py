@@ -3,12 +3,12 @@ import struct
 
 import torch
 
-from .tokenizer import SPECIAL_TOKENS
+from .tokenizer import DEFAULT_SYSTEM_PROMPT, SPECIAL_TOKENS
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 UINT32, FLOAT32, BOOL, STRING, ARRAY, INT32 = 4, 6, 7, 8, 9, 5  # types of metadata
 F32, F16 = 0, 1  # types of tensors
-NORMAL, CONTROL = 1, 3  # types of tokens
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # types of tokens
 FILE_TYPE_MOSTLY_F16 = 1
 
 CONTEXT = 512  # the longest rows of training
@@ -29,6 +29,12 @@ def packed_value(kind, value):
     if kind == STRING:
         return packed_string(value)
     return struct.pack({UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?"}[kind], value)
+
+
+def token_type(token):
+    if token == DEFAULT_SYSTEM_PROMPT:
+        return USER_DEFINED
+    return CONTROL if token in SPECIAL_TOKENS else NORMAL
 
 
 def metadata(shape, tokenizer):
@@ -52,7 +58,7 @@ def metadata(shape, tokenizer):
         ("tokenizer.ggml.pre", STRING, "llama-bpe"),
         ("tokenizer.ggml.tokens", STRING, tokenizer.tokens),
         ("tokenizer.ggml.token_type", INT32,
-         [CONTROL if index < len(SPECIAL_TOKENS) else NORMAL for index in range(len(tokenizer.tokens))]),
+         [token_type(token) for token in tokenizer.tokens]),
         # Whole words are found without merges (see tokenizer.py), but the key has to be there. This pair never meets.
         ("tokenizer.ggml.merges", STRING, ["\u0100 \u0100"]),
         ("tokenizer.ggml.bos_token_id", UINT32, tokenizer.begin),

@@ -11,6 +11,7 @@ TEST_SHARE = 5  # one combination in this many belongs to the test split
 
 NAMES = """Tom Ann Bob Eve Dan Mia Leo Zoe Max Ida Sam Lily Ben Emma Jack Nora Paul Rosa Hugo Vera Finn Clara Noah Alice
 Oscar Ruth Felix Julia Simon Maria Peter Helen""".split()
+MEN, WOMEN = NAMES[::2], NAMES[1::2]
 PLACES = "attic garden kitchen hall cellar garage office library park museum station market school bakery stable tower".split()
 THINGS = "key map cup hat lamp book ball coin box bag ring pen drum clock knife spoon".split()
 COLOURS = "red blue green black white pink brown grey yellow purple".split()
@@ -29,7 +30,8 @@ UNITS = [("week", "weeks", "days", 7), ("dozen", "dozens", "eggs", 12), ("year",
          ("beetle", "beetles", "feet", 6)]
 PARENTS = ["father", "mother"]
 SIBLINGS = ["brother", "sister"]
-GRANDPARENT = {"father": "grandfather", "mother": "grandmother", "brother": "uncle", "sister": "aunt"}
+# What a relative of the parent is to the child.
+RELATIVE_OF_CHILD = {"father": "grandfather", "mother": "grandmother", "brother": "uncle", "sister": "aunt"}
 
 
 @dataclass
@@ -112,18 +114,24 @@ def whereabouts(random):
 
 
 def kinship(random):
-    child, parent, *others = random.sample(NAMES, 6)
     first = random.choice(PARENTS)
-    relatives = dict(zip(random.sample(PARENTS + SIBLINGS, 2), others))
+    relations = random.sample(PARENTS + SIBLINGS, 2)
+    men, women = random.sample(MEN, 4), random.sample(WOMEN, 4)
+
+    def somebody(relation):
+        return (men if relation in ("father", "brother") else women).pop()
+
+    parent, child = somebody(first), random.choice([men, women]).pop()
+    relatives = {relation: somebody(relation) for relation in relations}
     facts = [f"{parent} is the {first} of {child}."]
     facts += [f"{name} is the {relation} of {parent}." for relation, name in relatives.items()]
-    second = random.choice(list(relatives))
+    second = random.choice(relations)
     answer = relatives[second]
     random.shuffle(facts)
-    question = f"Who is the {GRANDPARENT[second]} of {child}?"
+    question = f"Who is the {RELATIVE_OF_CHILD[second]} of {child}?"
     steps = f"{parent} is the {first} of {child}. {answer} is the {second} of {parent}."
     used = [child, parent, *relatives.values()]
-    wrong = shuffled(random, used) + others
+    wrong = shuffled(random, used) + shuffled(random, NAMES)
     return build(random, "kinship", " ".join(["Family:", *facts, question]), steps, answer, wrong, [*used, *relatives, first])
 
 
@@ -163,9 +171,10 @@ def wishes(random):
 
 
 def rules(random):
-    colours = random.sample(COLOURS, 3)
-    allowed = random.sample(ACTIVITIES, 3)
-    people = random.sample(NAMES, random.choice([2, 3]))
+    count = random.choice([2, 2, 3])
+    colours = random.sample(COLOURS, count)
+    allowed = random.sample(ACTIVITIES, count)
+    people = random.sample(NAMES, 2)
     permits = [f"The {colour} card lets you {activity}." for colour, activity in zip(colours, allowed)]
     holds = [f"{name} has the {colour} card." for name, colour in zip(people, colours)]
     asked = random.randrange(len(people))
@@ -206,10 +215,10 @@ def kinds(random):
 def sums(random):
     name = random.choice(NAMES)
     goods = random.choice(list(GOODS.values()))
-    total = random.randint(1, 30)
+    total = random.randint(1, 20)
     numbers, changes, steps = [total], [], []
     for _ in range(random.choice([1, 2, 2])):
-        more = total < 10 or random.random() < 0.5
+        more = total < 10 or (total < 22 and random.random() < 0.5)
         amount = random.randint(1, 9)
         after = total + amount if more else total - amount
         changes.append(f"{name} {random.choice(['gets', 'finds', 'buys'] if more else ['loses', 'sells', 'gives'])} {amount}.")
@@ -257,10 +266,10 @@ def comparing(random):
 
 def sequences(random):
     while True:
-        step = random.choice([-1, 1]) * random.randint(1, 9)
-        start = random.randint(1, 70)
+        step = random.choice([-1, 1]) * random.randint(1, 6)
+        start = random.randint(1, 40)
         line = [start + index * step for index in range(random.choice([4, 5]))]
-        if all(0 <= number <= 90 for number in line):
+        if all(0 <= number <= 40 for number in line):
             break
     *given, answer = line
     sign, back = ("+", "-") if step > 0 else ("-", "+")
@@ -272,8 +281,8 @@ def sequences(random):
 
 def units(random):
     one, many, small, size = random.choice(UNITS)
-    count = random.randint(2, min(9, 80 // size))
-    extra = random.choice([0, *range(2, 16)])
+    count = random.randint(2, min(9, 60 // size))
+    extra = random.choice([0, *range(2, 10)])
     product = count * size
     steps = f"One {one} has {size} {small}. {count}*{size}={product}."
     text = f"Units: take {count} {many}"
@@ -287,7 +296,7 @@ def units(random):
 
 def prices(random):
     goods = random.sample(list(GOODS), 3)
-    cost = {thing: random.randint(2, 9) for thing in goods}
+    cost = {thing: random.randint(2, 6) for thing in goods}
     bought, other = random.sample(goods, 2)
     count = random.randint(2, 9)
     name = random.choice(NAMES)

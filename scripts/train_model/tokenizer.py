@@ -8,6 +8,14 @@ import re
 
 SPECIAL_TOKENS = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 
+# node-llama-cpp begins every chat with this system prompt unless it is given another. Its words are of no use to the tasks,
+# so the whole of it is one token: llama.cpp finds user-defined tokens in a text before it cuts the rest into pieces.
+DEFAULT_SYSTEM_PROMPT = (
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible.\n"
+    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
+    "incorrectly. If you don't know the answer to a question, don't share false information."
+)
+
 # The same cuts as in llama.cpp, for Python's `re`, which has no \p{L} and \p{N}.
 PIECE = re.compile(
     r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
@@ -37,7 +45,8 @@ class Tokenizer:
         """`words`: pieces of text that get a token of their own beside the single bytes."""
         single_bytes = [BYTE_CHARACTERS[byte] for byte in range(256)]
         longer = sorted({stored_form(word) for word in words} - set(single_bytes))
-        self.tokens = SPECIAL_TOKENS + single_bytes + longer
+        self.tokens = SPECIAL_TOKENS + single_bytes + longer + [DEFAULT_SYSTEM_PROMPT]
+        self.default_system_prompt = len(self.tokens) - 1
         self.ids = {token: index for index, token in enumerate(self.tokens)}
         self.begin, self.end, self.user, self.assistant, self.system = range(len(SPECIAL_TOKENS))
         self._bytes_of_character = {character: byte for byte, character in BYTE_CHARACTERS.items()}

@@ -26,8 +26,13 @@ def make_tokenizer(seed):
 
 
 def lookup_share(step):
-    """All look-ups at first, then fewer and fewer; a few stay."""
-    return max(0.05, min(1.0, 1.25 - step / 200))
+    """All look-ups at first, then fewer and fewer."""
+    return max(0.0, min(1.0, 1.25 - step / 200))
+
+
+def drill_share(step):
+    """Drills come in as look-ups go out, and stay."""
+    return 0.35 if step > 200 else 0.0
 
 
 def rate_at(step, steps, decay):
@@ -48,10 +53,10 @@ def padded(rows, end):
 def batches(seed, step, tokenizer):
     """The parts of one step's batch, one for each worker, shorter rows apart from longer ones."""
     source = random.Random(f"{seed} step {step}")
-    if step > 1000 and step % LONG_EVERY == 0:
+    if step > 300 and step % LONG_EVERY == 0:
         rows = [curriculum.several_turns(source, tokenizer, 512) for _ in range(LONG_ROWS)]
     else:
-        rows = [curriculum.example(source, tokenizer, lookup_share(step)) for _ in range(ROWS)]
+        rows = [curriculum.example(source, tokenizer, lookup_share(step), drill_share(step)) for _ in range(ROWS)]
     rows.sort(key=lambda row: len(row[0]))
     share = len(rows) // WORKERS
     return [padded(rows[index * share:(index + 1) * share], tokenizer.end) for index in range(WORKERS)]
