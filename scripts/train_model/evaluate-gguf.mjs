@@ -50,7 +50,7 @@ for (const {family, question, answer} of questions) {
     if (row.length >= Number(options.each))
         continue;
     const session = new LlamaChatSession({contextSequence: sequence, autoDisposeSequence: false});
-    const reply = await session.prompt(question, {temperature: 0, maxTokens: 80});
+    const reply = await session.prompt(question, {temperature: 0, repeatPenalty: false, maxTokens: 80});
     session.dispose({disposeSequence: false});
     await sequence.clearHistory();
     row.push(/Response: ([A-D])/.exec(reply)?.[1] === answer);
