@@ -41,6 +41,7 @@ const cases: Array<[name: string, options: Case]> = [
     ["turned down", {strength: -0.7}],
     ["turned down, normalized", {strength: -0.99, schedule: "constant", normalize: true}],
     ["turned off entirely", {strength: -1, schedule: "constant"}],
+    ["turned off entirely, normalized", {strength: -1, schedule: "constant", normalize: true}],
     ["source layer 3", {strength: 1, sourceLayer: 3}],
     ["last possible source layer", {strength: 1, schedule: "constant", sourceLayer: 6}],
     ["constant", {strength: 0.5, schedule: "constant"}],
@@ -70,13 +71,6 @@ for (const [name, options] of longCases) {
         await compareWithReference(t, {...models, tokens: randomTokens(550, 2), options, chunks: [480, 1, 35]});
     });
 }
-
-// the sum that normalizes is found as 1 + g·Σ P·M, which cancels where next to nothing of a row is left
-test.failing("every chosen key turned off, normalized", async (t) => {
-    await compareWithReference(t, {
-        ...models, tokens: randomTokens(100, 2), options: {strength: -1, schedule: "constant", normalize: true}, chunks: [80, 1, 9]
-    });
-});
 
 test.serial("all keys, normalized, is the plain model", async (t) => {
     const tokens = randomTokens(100, 3);
