@@ -18,14 +18,14 @@
 #include <vector>
 
 struct run_options {
-    bool      emulate   = true;
-    bool      dense     = false;
-    bool      normalize = false;
-    float     strength  = 1.0f;
-    ggml_type type_k    = GGML_TYPE_F16;
-    ggml_type type_v    = GGML_TYPE_F16;
-    int       n_threads = 1;
-    int       n_seqs    = 1;
+    bool             emulate   = true;
+    bool             dense     = false;
+    bool             normalize = false;
+    float            strength  = 1.0f;
+    ggml_type        type_k    = GGML_TYPE_F16;
+    ggml_type        type_v    = GGML_TYPE_F16;
+    int              n_threads = 1;
+    int              n_seqs    = 1;
     std::vector<int> chunks; // lengths, the last one repeats
 };
 
@@ -40,16 +40,16 @@ static std::vector<float> run(const std::vector<std::vector<llama_token>> & sequ
     const int n_vocab  = llama_vocab_n_tokens(llama_model_get_vocab(model));
 
     llama_context_params params = llama_context_default_params();
-    params.n_ctx           = (n_tokens + 64)*options.n_seqs;
-    params.n_batch         = n_tokens*options.n_seqs;
-    params.n_ubatch        = n_tokens*options.n_seqs;
-    params.n_seq_max       = options.n_seqs;
-    params.n_outputs_max   = n_tokens*options.n_seqs;
-    params.n_threads       = options.n_threads;
-    params.n_threads_batch = options.n_threads;
-    params.type_k          = options.type_k;
-    params.type_v          = options.type_v;
-    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    params.n_ctx                = (n_tokens + 64) * options.n_seqs;
+    params.n_batch              = n_tokens * options.n_seqs;
+    params.n_ubatch             = n_tokens * options.n_seqs;
+    params.n_seq_max            = options.n_seqs;
+    params.n_outputs_max        = n_tokens * options.n_seqs;
+    params.n_threads            = options.n_threads;
+    params.n_threads_batch      = options.n_threads;
+    params.type_k               = options.type_k;
+    params.type_v               = options.type_v;
+    params.flash_attn_type      = LLAMA_FLASH_ATTN_TYPE_ENABLED;
 
     llama_context * ctx = llama_init_from_model(model, params);
     if (!ctx) {
@@ -61,14 +61,14 @@ static std::vector<float> run(const std::vector<std::vector<llama_token>> & sequ
         // the same in every layer, as some models have only two
         int32_t n_layer, n_head;
         llama_attn_emulation_shape(ctx, &n_layer, &n_head);
-        const std::vector<float> gain((size_t) n_layer*n_head, 1.0f);
+        const std::vector<float> gain((size_t) n_layer * n_head, 1.0f);
 
         llama_attn_emulation_params emulation = llama_attn_emulation_default_params();
-        emulation.threshold = threshold;
-        emulation.strength  = options.strength;
-        emulation.normalize = options.normalize;
-        emulation.gain      = gain.data();
-        emulation.kernel    = options.dense ? LLAMA_ATTN_EMULATION_KERNEL_DENSE : LLAMA_ATTN_EMULATION_KERNEL_AUTO;
+        emulation.threshold                   = threshold;
+        emulation.strength                    = options.strength;
+        emulation.normalize                   = options.normalize;
+        emulation.gain                        = gain.data();
+        emulation.kernel = options.dense ? LLAMA_ATTN_EMULATION_KERNEL_DENSE : LLAMA_ATTN_EMULATION_KERNEL_AUTO;
         if (const char * error = llama_set_attn_emulation(ctx, &emulation)) {
             fprintf(stderr, "%s\n", error);
             exit(1);
@@ -76,18 +76,18 @@ static std::vector<float> run(const std::vector<std::vector<llama_token>> & sequ
     }
 
     std::vector<float> logits;
-    llama_batch batch = llama_batch_init(n_tokens*options.n_seqs, 0, 1);
-    size_t i_chunk = 0;
-    for (int start = 0; start < n_tokens; ) {
-        const int n = std::min(options.chunks[std::min(i_chunk++, options.chunks.size() - 1)], n_tokens - start);
+    llama_batch        batch   = llama_batch_init(n_tokens * options.n_seqs, 0, 1);
+    size_t             i_chunk = 0;
+    for (int start = 0; start < n_tokens;) {
+        const int n    = std::min(options.chunks[std::min(i_chunk++, options.chunks.size() - 1)], n_tokens - start);
         batch.n_tokens = 0;
         for (int s = 0; s < options.n_seqs; ++s) {
             for (int i = 0; i < n; ++i) {
-                batch.token   [batch.n_tokens]    = sequences[s][start + i];
-                batch.pos     [batch.n_tokens]    = start + i;
-                batch.n_seq_id[batch.n_tokens]    = 1;
-                batch.seq_id  [batch.n_tokens][0] = s;
-                batch.logits  [batch.n_tokens]    = true;
+                batch.token[batch.n_tokens]     = sequences[s][start + i];
+                batch.pos[batch.n_tokens]       = start + i;
+                batch.n_seq_id[batch.n_tokens]  = 1;
+                batch.seq_id[batch.n_tokens][0] = s;
+                batch.logits[batch.n_tokens]    = true;
                 batch.n_tokens++;
             }
         }
@@ -110,16 +110,16 @@ static std::vector<float> run(const std::vector<std::vector<llama_token>> & sequ
 // of the worst position
 static double nmse(const std::vector<float> & a, const std::vector<float> & b) {
     const size_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
-    double worst = 0.0;
+    double       worst   = 0.0;
     for (size_t start = 0; start < a.size(); start += n_vocab) {
         double error = 0.0;
         double scale = 0.0;
         for (size_t i = start; i < start + n_vocab; ++i) {
-            error += ((double) a[i] - b[i])*((double) a[i] - b[i]);
-            scale += (double) b[i]*b[i];
+            error += ((double) a[i] - b[i]) * ((double) a[i] - b[i]);
+            scale += (double) b[i] * b[i];
         }
-        const double ratio = error/scale;
-        worst = std::isfinite(ratio) ? std::max(worst, ratio) : std::numeric_limits<double>::infinity();
+        const double ratio = error / scale;
+        worst              = std::isfinite(ratio) ? std::max(worst, ratio) : std::numeric_limits<double>::infinity();
     }
     return worst;
 }
@@ -144,22 +144,24 @@ int main(int argc, char ** argv) {
         threshold = atof(argv[2]);
     }
 
-    llama_log_set([](ggml_log_level level, const char * text, void *) {
-        if (level == GGML_LOG_LEVEL_ERROR) {
-            fputs(text, stderr);
-        }
-    }, nullptr);
+    llama_log_set(
+        [](ggml_log_level level, const char * text, void *) {
+            if (level == GGML_LOG_LEVEL_ERROR) {
+                fputs(text, stderr);
+            }
+        },
+        nullptr);
     llama_backend_init();
 
     llama_model_params model_params = llama_model_default_params();
-    model_params.n_gpu_layers = 0;
-    model = llama_model_load_from_file(argv[1], model_params);
+    model_params.n_gpu_layers       = 0;
+    model                           = llama_model_load_from_file(argv[1], model_params);
     if (!model) {
         return 1;
     }
 
     // 540 tokens: more than 512 cells, where decoding splits them among threads
-    std::mt19937 random(1);
+    std::mt19937                          random(1);
     std::vector<std::vector<llama_token>> sequences(2);
     for (auto & sequence : sequences) {
         for (int i = 0; i < 540; ++i) {
@@ -168,16 +170,16 @@ int main(int argc, char ** argv) {
     }
 
     const std::vector<std::pair<ggml_type, ggml_type>> kv_types = {
-        { GGML_TYPE_F16,  GGML_TYPE_F16  },
-        { GGML_TYPE_F32,  GGML_TYPE_F32  },
+        { GGML_TYPE_F16, GGML_TYPE_F16 },
+        { GGML_TYPE_F32, GGML_TYPE_F32 },
         { GGML_TYPE_BF16, GGML_TYPE_BF16 },
         { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0 },
         { GGML_TYPE_Q4_0, GGML_TYPE_Q4_0 },
-        { GGML_TYPE_Q8_0, GGML_TYPE_F16  },
+        { GGML_TYPE_Q8_0, GGML_TYPE_F16 },
     };
     const std::vector<std::pair<const char *, std::vector<int>>> shapes = {
-        { "one batch",      { 540 } },
-        { "uneven chunks",  { 130, 7, 70, 1, 1, 63, 64, 65, 110 } },
+        { "one batch", { 540 } },
+        { "uneven chunks", { 130, 7, 70, 1, 1, 63, 64, 65, 110 } },
         { "token by token", { 510, 1 } },
     };
 
@@ -187,17 +189,17 @@ int main(int argc, char ** argv) {
         options.type_v = type_v;
 
         // how far apart two right computations are: other kernels, without emulation
-        options.emulate = false;
-        options.chunks  = { 540 };
-        const auto plain = run(sequences, options);
-        options.chunks  = { 63 };
-        const auto other = run(sequences, options);
-        options.emulate  = true;
-        options.dense    = true;
-        options.strength = 0.0f;
-        options.chunks   = { 540 };
+        options.emulate    = false;
+        options.chunks     = { 540 };
+        const auto plain   = run(sequences, options);
+        options.chunks     = { 63 };
+        const auto other   = run(sequences, options);
+        options.emulate    = true;
+        options.dense      = true;
+        options.strength   = 0.0f;
+        options.chunks     = { 540 };
         const double scale = std::max({ nmse(other, plain), nmse(run(sequences, options), plain), 1e-12 });
-        options.dense = false;
+        options.dense      = false;
 
         const std::string types = std::string(ggml_type_name(type_k)) + "/" + ggml_type_name(type_v);
 
@@ -211,7 +213,7 @@ int main(int argc, char ** argv) {
             options.chunks    = { 540 };
 
             run_options reference = options;
-            reference.dense = true;
+            reference.dense       = true;
             if (type_k == GGML_TYPE_F32) {
                 // flash attention rounds F32 keys and values to F16: other keys would pass the threshold without it
                 reference.type_k = GGML_TYPE_F16;
@@ -220,18 +222,19 @@ int main(int argc, char ** argv) {
             const auto dense = run(sequences, reference);
 
             const double effect = nmse(dense, plain);
-            check(effect > 10*scale, types + (normalize ? ", normalised" : "") + ": emulation has an effect",
+            check(effect > 10 * scale, types + (normalize ? ", normalised" : "") + ": emulation has an effect",
                 figures("%.1e, noise %.1e", effect, scale));
 
             for (const auto & [name, chunks] : shapes) {
                 for (const auto & [n_threads, n_seqs] : { std::pair{ 2, 1 }, std::pair{ 1, 2 } }) {
-                    options.chunks    = chunks;
-                    options.n_threads = n_threads;
-                    options.n_seqs    = n_seqs;
+                    options.chunks     = chunks;
+                    options.n_threads  = n_threads;
+                    options.n_seqs     = n_seqs;
                     const double error = nmse(run(sequences, options), dense);
-                    check(error <= 5*scale, types + (normalize ? ", normalised, " : ", ") + name + ", " +
-                        std::to_string(n_threads) + " threads, " + std::to_string(n_seqs) + " sequences",
-                        figures("%.1e, limit %.1e", error, 5*scale));
+                    check(error <= 5 * scale,
+                        types + (normalize ? ", normalised, " : ", ") + name + ", " + std::to_string(n_threads) +
+                            " threads, " + std::to_string(n_seqs) + " sequences",
+                        figures("%.1e, limit %.1e", error, 5 * scale));
                 }
             }
         }

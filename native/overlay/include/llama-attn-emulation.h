@@ -54,18 +54,21 @@ LLAMA_API void llama_attn_emulation_shape(const struct llama_context * ctx, int3
 
 // params == NULL turns emulation off and forgets the strengths of all sequences.
 // returns NULL, or a sentence that says what is refused and why; then nothing has changed.
-LLAMA_API const char * llama_set_attn_emulation(struct llama_context * ctx, const struct llama_attn_emulation_params * params);
+LLAMA_API const char * llama_set_attn_emulation(
+    struct llama_context * ctx, const struct llama_attn_emulation_params * params);
 
 // no rebuild of the graph, also when it becomes or ceases to be 0
 // returns NULL, or a sentence that says what is refused and why (a weight would get below 0); then nothing has changed.
 LLAMA_API const char * llama_set_attn_emulation_strength(struct llama_context * ctx, float strength);
 
 // strength == NAN: the sequence follows the context's strength again
-LLAMA_API const char * llama_set_attn_emulation_seq_strength(struct llama_context * ctx, llama_seq_id seq_id, float strength);
+LLAMA_API const char * llama_set_attn_emulation_seq_strength(
+    struct llama_context * ctx, llama_seq_id seq_id, float strength);
 
 // what is done in each layer, n_layer entries; builds the graph if that has not been done since the settings changed,
 // and waits for a running llama_decode() in that case only. returns false if emulation is off
-LLAMA_API bool llama_attn_emulation_report(struct llama_context * ctx, struct llama_attn_emulation_layer * layers, int32_t n_layer);
+LLAMA_API bool llama_attn_emulation_report(
+    struct llama_context * ctx, struct llama_attn_emulation_layer * layers, int32_t n_layer);
 
 // bytes of the pattern in the largest ubatch's graph; 0 if emulation is off
 LLAMA_API size_t llama_attn_emulation_pattern_size(struct llama_context * ctx);

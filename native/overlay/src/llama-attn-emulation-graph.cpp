@@ -10,13 +10,13 @@
 #include <cmath>
 
 static const char * const reason_no_attention = "no attention over the sequence's own tokens in this layer";
-static const char * const reason_source = "the pattern is taken from this layer";
-static const char * const reason_before = "the layer comes before the source layer";
-static const char * const reason_heads  = "its number of query heads differs from the source layer's";
-static const char * const reason_cells  = "its number of keys differs from the source layer's";
+static const char * const reason_source       = "the pattern is taken from this layer";
+static const char * const reason_before       = "the layer comes before the source layer";
+static const char * const reason_heads        = "its number of query heads differs from the source layer's";
+static const char * const reason_cells        = "its number of keys differs from the source layer's";
 
 class llm_graph_input_attn_emulation : public llm_graph_input_i {
-public:
+  public:
     llm_graph_input_attn_emulation(const llama_attn_emulation & owner) : owner(owner) {}
 
     void set_input(const llama_ubatch * ubatch) override;
@@ -30,8 +30,8 @@ public:
     ggml_tensor * gain     = nullptr; // F32 [n_head, n_layer]
 
     struct own_cells {
-        ggml_tensor * cells;   // I32 (fused) or F32 (dense) [n_tokens]
-        ggml_tensor * k_idxs;  // I64 [n_tokens], an input that is set before this one
+        ggml_tensor * cells;  // I32 (fused) or F32 (dense) [n_tokens]
+        ggml_tensor * k_idxs; // I64 [n_tokens], an input that is set before this one
         int64_t       kv_size;
     };
 
@@ -49,7 +49,7 @@ void llm_graph_input_attn_emulation::set_input(const llama_ubatch * ubatch) {
         }
     }
     if (gain->buffer) {
-        ggml_backend_tensor_set(gain, values.gain.data(), 0, values.gain.size()*sizeof(float));
+        ggml_backend_tensor_set(gain, values.gain.data(), 0, values.gain.size() * sizeof(float));
     }
 
     for (const auto & [cells, k_idxs, kv_size] : own) {
@@ -69,8 +69,10 @@ void llm_graph_input_attn_emulation::set_input(const llama_ubatch * ubatch) {
     }
 }
 
-llm_attn_own_cells::llm_attn_own_cells(ggml_tensor * k_idxs, const ggml_tensor * k)
-    : known(true), k_idxs(k_idxs), kv_size(k->nb[3]/k->nb[2]) {}
+llm_attn_own_cells::llm_attn_own_cells(ggml_tensor * k_idxs, const ggml_tensor * k) :
+    known(true),
+    k_idxs(k_idxs),
+    kv_size(k->nb[3] / k->nb[2]) {}
 
 llm_attn_emulation::~llm_attn_emulation() {
     if (owner) {
@@ -78,7 +80,8 @@ llm_attn_emulation::~llm_attn_emulation() {
     }
 }
 
-bool llm_attn_emulation::needs_dense(const llm_graph_context & graph, const llm_attn_own_cells & own_cells, bool has_sinks, int il) const {
+bool llm_attn_emulation::needs_dense(
+    const llm_graph_context & graph, const llm_attn_own_cells & own_cells, bool has_sinks, int il) const {
     const auto & topology = graph.cparams.attn_emulation;
 
     if (!topology.enabled || !own_cells.known || il < topology.source_layer) {
@@ -114,13 +117,13 @@ llm_graph_input_attn_emulation & llm_attn_emulation::get_inputs(const llm_graph_
     if (!inputs) {
         const llama_attn_emulation & owner = *graph.cparams.attn_emulation.owner;
 
-        auto res = std::make_unique<llm_graph_input_attn_emulation>(owner);
+        auto res      = std::make_unique<llm_graph_input_attn_emulation>(owner);
         res->strength = ggml_new_tensor_1d(graph.ctx0, GGML_TYPE_F32, graph.n_tokens);
         res->gain     = ggml_new_tensor_2d(graph.ctx0, GGML_TYPE_F32, owner.values.n_head, owner.values.n_layer);
         ggml_set_input(res->strength);
         ggml_set_input(res->gain);
         graph.cb(res->strength, "attn_emulation_strength", -1);
-        graph.cb(res->gain,     "attn_emulation_gain",     -1);
+        graph.cb(res->gain, "attn_emulation_gain", -1);
 
         inputs = (llm_graph_input_attn_emulation *) graph.res->add_input(std::move(res));
     }
@@ -139,28 +142,30 @@ const llm_attn_emulation::pattern * llm_attn_emulation::find(const llm_attn_own_
 ggml_tensor * llm_attn_emulation::build_gain(const llm_graph_context & graph, int64_t n_head, int il) {
     ggml_tensor * gain = get_inputs(graph).gain;
 
-    return ggml_view_1d(graph.ctx0, gain, n_head, il*gain->nb[1]);
+    return ggml_view_1d(graph.ctx0, gain, n_head, il * gain->nb[1]);
 }
 
-ggml_tensor * llm_attn_emulation::build_factor(const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int dim_head, int il) {
+ggml_tensor * llm_attn_emulation::build_factor(
+    const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int dim_head, int il) {
     ggml_context * ctx0 = graph.ctx0;
 
     ggml_tensor * gain     = build_gain(graph, n_head, il);
     ggml_tensor * strength = get_inputs(graph).strength;
 
     if (dim_head == 1) {
-        gain     = ggml_reshape_4d(ctx0, gain,     1, n_head, 1, 1);
+        gain     = ggml_reshape_4d(ctx0, gain, 1, n_head, 1, 1);
         strength = ggml_reshape_4d(ctx0, strength, 1, 1, n_q, n_stream);
-        gain     = ggml_repeat_4d (ctx0, gain,     1, n_head, n_q, n_stream);
+        gain     = ggml_repeat_4d(ctx0, gain, 1, n_head, n_q, n_stream);
     } else {
-        gain     = ggml_reshape_4d(ctx0, gain,     1, 1, n_head, 1);
+        gain     = ggml_reshape_4d(ctx0, gain, 1, 1, n_head, 1);
         strength = ggml_reshape_4d(ctx0, strength, 1, n_q, 1, n_stream);
-        gain     = ggml_repeat_4d (ctx0, gain,     1, n_q, n_head, n_stream);
+        gain     = ggml_repeat_4d(ctx0, gain, 1, n_q, n_head, n_stream);
     }
     return ggml_mul(ctx0, gain, strength);
 }
 
-ggml_tensor * llm_attn_emulation::build_own_cells(const llm_graph_context & graph, ggml_type type, const llm_attn_own_cells & own_cells) {
+ggml_tensor * llm_attn_emulation::build_own_cells(
+    const llm_graph_context & graph, ggml_type type, const llm_attn_own_cells & own_cells) {
     ggml_tensor * cells = ggml_new_tensor_1d(graph.ctx0, type, graph.n_tokens);
     ggml_set_input(cells);
     graph.cb(cells, "attn_emulation_own_cells", -1);
@@ -170,7 +175,8 @@ ggml_tensor * llm_attn_emulation::build_own_cells(const llm_graph_context & grap
     return cells;
 }
 
-ggml_tensor * llm_attn_emulation::fuse(const llm_graph_context & graph, ggml_tensor * fa, const llm_attn_own_cells & own_cells, int il) {
+ggml_tensor * llm_attn_emulation::fuse(
+    const llm_graph_context & graph, ggml_tensor * fa, const llm_attn_own_cells & own_cells, int il) {
     if (!begin_layer(graph, own_cells, il)) {
         return fa;
     }
@@ -194,7 +200,8 @@ ggml_tensor * llm_attn_emulation::fuse(const llm_graph_context & graph, ggml_ten
             ggml_backend_sched_set_tensor_backend(graph.sched, next.cells, graph.backend_cpu);
             graph.cb(next.cells, "attn_emulation_pattern", il);
 
-            ggml_flash_attn_ext_record_pattern(fa, next.cells, build_own_cells(graph, GGML_TYPE_I32, own_cells), topology.threshold);
+            ggml_flash_attn_ext_record_pattern(
+                fa, next.cells, build_own_cells(graph, GGML_TYPE_I32, own_cells), topology.threshold);
             pattern_size += ggml_nbytes(next.cells);
         }
 
@@ -217,12 +224,14 @@ ggml_tensor * llm_attn_emulation::fuse(const llm_graph_context & graph, ggml_ten
         return ggml_mul(ctx0, fa, factor);
     }
 
-    ggml_flash_attn_ext_boost_pattern(fa, source->cells, get_inputs(graph).strength, build_gain(graph, n_head, il), topology.normalize);
+    ggml_flash_attn_ext_boost_pattern(
+        fa, source->cells, get_inputs(graph).strength, build_gain(graph, n_head, il), topology.normalize);
 
     return fa;
 }
 
-ggml_tensor * llm_attn_emulation::apply_dense(const llm_graph_context & graph, ggml_tensor * kq, const llm_attn_own_cells & own_cells, int il) {
+ggml_tensor * llm_attn_emulation::apply_dense(
+    const llm_graph_context & graph, ggml_tensor * kq, const llm_attn_own_cells & own_cells, int il) {
     if (!begin_layer(graph, own_cells, il)) {
         return kq;
     }
@@ -241,10 +250,11 @@ ggml_tensor * llm_attn_emulation::apply_dense(const llm_graph_context & graph, g
         pattern next = { own_cells.k_idxs, nullptr, nullptr, n_head, n_kv };
 
         if (!topology.all_keys) {
-            ggml_tensor * own = ggml_reshape_4d(ctx0, build_own_cells(graph, GGML_TYPE_F32, own_cells), 1, n_q, 1, n_stream);
+            ggml_tensor * own =
+                ggml_reshape_4d(ctx0, build_own_cells(graph, GGML_TYPE_F32, own_cells), 1, n_q, 1, n_stream);
 
             ggml_tensor * others = ggml_repeat_4d(ctx0, ggml_arange(ctx0, 0.0f, n_kv, 1.0f), n_kv, n_q, 1, n_stream);
-            others = ggml_step(ctx0, ggml_abs(ctx0, ggml_sub(ctx0, others, own)));
+            others               = ggml_step(ctx0, ggml_abs(ctx0, ggml_sub(ctx0, others, own)));
 
             next.mask = ggml_step(ctx0, ggml_scale_bias(ctx0, kq, 1.0f, -topology.threshold));
             next.mask = ggml_mul(ctx0, next.mask, others);
@@ -275,7 +285,7 @@ ggml_tensor * llm_attn_emulation::apply_dense(const llm_graph_context & graph, g
         if (kq->src[2]) {
             // a sink stays part of the row
             ggml_tensor * rest = ggml_scale_bias(ctx0, ggml_sum_rows(ctx0, kq), -1.0f, 1.0f);
-            sum = ggml_add(ctx0, sum, rest);
+            sum                = ggml_add(ctx0, sum, rest);
         }
         // a row that is turned off altogether stays so
         res = ggml_div(ctx0, res, ggml_clamp(ctx0, sum, 1e-30f, INFINITY));

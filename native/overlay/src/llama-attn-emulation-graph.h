@@ -15,9 +15,10 @@ class llm_graph_input_attn_emulation;
 
 // How the cell of a query's own key is found. Attention without it (cross-attention) is left alone.
 struct llm_attn_own_cells {
-    bool          known   = false;
-    ggml_tensor * k_idxs  = nullptr; // where the batch's keys are stored, I64 [n_tokens]; null: a key is at its token's index
-    int64_t       kv_size = 0;       // cells of a stream: k_idxs count them through all streams
+    bool          known = false;
+    ggml_tensor * k_idxs =
+        nullptr;         // where the batch's keys are stored, I64 [n_tokens]; null: a key is at its token's index
+    int64_t kv_size = 0; // cells of a stream: k_idxs count them through all streams
 
     llm_attn_own_cells() = default;
 
@@ -34,19 +35,21 @@ struct llm_attn_own_cells {
 // Emulation in one graph. Layers whose keys are stored in the same cells share a pattern: that of the first of them, from
 // the source layer on.
 class llm_attn_emulation {
-public:
+  public:
     ~llm_attn_emulation(); // hands the report over
 
     // this layer's weights have to be materialised
-    bool needs_dense(const llm_graph_context & graph, const llm_attn_own_cells & own_cells, bool has_sinks, int il) const;
+    bool needs_dense(
+        const llm_graph_context & graph, const llm_attn_own_cells & own_cells, bool has_sinks, int il) const;
 
     // fa: the result of flash attention, [n_embd_head_v, n_head, n_q, n_stream]
     ggml_tensor * fuse(const llm_graph_context & graph, ggml_tensor * fa, const llm_attn_own_cells & own_cells, int il);
 
     // kq: the softmax weights, [n_kv, n_q, n_head, n_stream]
-    ggml_tensor * apply_dense(const llm_graph_context & graph, ggml_tensor * kq, const llm_attn_own_cells & own_cells, int il);
+    ggml_tensor * apply_dense(
+        const llm_graph_context & graph, ggml_tensor * kq, const llm_attn_own_cells & own_cells, int il);
 
-private:
+  private:
     struct pattern {
         ggml_tensor * k_idxs = nullptr;
         ggml_tensor * cells  = nullptr; // fused: I32 lists
@@ -70,10 +73,12 @@ private:
     // null if the layer is the first of its kind
     const pattern * find(const llm_attn_own_cells & own_cells) const;
 
-    ggml_tensor * build_own_cells(const llm_graph_context & graph, ggml_type type, const llm_attn_own_cells & own_cells);
+    ggml_tensor * build_own_cells(
+        const llm_graph_context & graph, ggml_type type, const llm_attn_own_cells & own_cells);
 
     ggml_tensor * build_gain(const llm_graph_context & graph, int64_t n_head, int il);
 
     // strength*gain, heads in dimension dim_head (1 or 2), queries in the other
-    ggml_tensor * build_factor(const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int dim_head, int il);
+    ggml_tensor * build_factor(
+        const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int dim_head, int il);
 };

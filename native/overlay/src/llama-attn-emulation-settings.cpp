@@ -10,13 +10,8 @@
 #include <exception>
 
 bool llama_attn_emulation_topology::operator==(const llama_attn_emulation_topology & other) const {
-    return
-        enabled      == other.enabled      &&
-        all_keys     == other.all_keys     &&
-        dense        == other.dense        &&
-        normalize    == other.normalize    &&
-        source_layer == other.source_layer &&
-        threshold    == other.threshold;
+    return enabled == other.enabled && all_keys == other.all_keys && dense == other.dense &&
+        normalize == other.normalize && source_layer == other.source_layer && threshold == other.threshold;
 }
 
 float llama_attn_emulation_values::strength_of(llama_seq_id seq_id) const {
@@ -30,7 +25,7 @@ static const char * check_strength(const llama_attn_emulation_values & values, f
         return "the strength must be a finite number";
     }
     for (const float gain : values.gain) {
-        if (1.0f + strength*gain < 0.0f) {
+        if (1.0f + strength * gain < 0.0f) {
             return "1 + strength*gain must not be below 0 in any layer and head";
         }
     }
@@ -52,7 +47,8 @@ const char * llama_attn_emulation::set(const llama_hparams & hparams, const llam
     if (params) {
         shape(hparams, next.n_layer, next.n_head);
 
-        if (params->pattern != LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER && params->pattern != LLAMA_ATTN_EMULATION_PATTERN_ALL) {
+        if (params->pattern != LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER &&
+            params->pattern != LLAMA_ATTN_EMULATION_PATTERN_ALL) {
             return "the pattern is unknown";
         }
         if (params->kernel != LLAMA_ATTN_EMULATION_KERNEL_AUTO && params->kernel != LLAMA_ATTN_EMULATION_KERNEL_DENSE) {
@@ -74,11 +70,12 @@ const char * llama_attn_emulation::set(const llama_hparams & hparams, const llam
         topology.owner        = this;
 
         next.strength = params->strength;
-        next.gain.resize((size_t) next.n_layer*next.n_head);
+        next.gain.resize((size_t) next.n_layer * next.n_head);
         for (int32_t il = params->source_layer + 1; il < next.n_layer; ++il) {
             for (int32_t h = 0; h < next.n_head; ++h) {
-                float & gain = next.gain[(size_t) il*next.n_head + h];
-                gain = params->gain ? params->gain[(size_t) il*next.n_head + h] : 1.0f - (float) il/(next.n_layer - 1);
+                float & gain = next.gain[(size_t) il * next.n_head + h];
+                gain =
+                    params->gain ? params->gain[(size_t) il * next.n_head + h] : 1.0f - (float) il / (next.n_layer - 1);
                 if (!std::isfinite(gain)) {
                     return "the gain of a layer and head must be a finite number";
                 }
@@ -94,8 +91,8 @@ const char * llama_attn_emulation::set(const llama_hparams & hparams, const llam
     // `dense` may also have been forced by take(), so compare with what was asked for, not with what runs
     if (!(pending_topology == topology)) {
         pending_topology_changed = true;
-        reported     = false;
-        pattern_size = 0;
+        reported                 = false;
+        pattern_size             = 0;
     }
     pending_topology       = topology;
     pending                = std::move(next);
@@ -113,7 +110,7 @@ const char * llama_attn_emulation::set_strength(float strength) {
     if (const char * error = check_strength(pending, strength)) {
         return error;
     }
-    pending.strength = strength;
+    pending.strength       = strength;
     pending_values_changed = true;
 
     return nullptr;
@@ -145,7 +142,7 @@ bool llama_attn_emulation::take(llama_attn_emulation_topology & topology, bool o
     std::lock_guard<std::mutex> lock(mutex);
 
     if (pending_values_changed) {
-        values = pending;
+        values                 = pending;
         pending_values_changed = false;
     }
     if (!pending_topology_changed) {
@@ -154,7 +151,7 @@ bool llama_attn_emulation::take(llama_attn_emulation_topology & topology, bool o
     pending_topology_changed = false;
 
     llama_attn_emulation_topology next = pending_topology;
-    next.dense = next.dense || only_dense;
+    next.dense                         = next.dense || only_dense;
     if (next == topology && (reported || !next.enabled)) {
         return false;
     }
@@ -179,7 +176,7 @@ bool llama_attn_emulation::get_report(llama_attn_emulation_layer * layers, int32
     }
     std::copy(report.begin(), report.end(), layers);
     for (int32_t il = 0; il < n_layer; ++il) {
-        const float * gain = pending.gain.data() + (size_t) il*pending.n_head;
+        const float * gain = pending.gain.data() + (size_t) il * pending.n_head;
         if (layers[il].emulated && std::all_of(gain, gain + pending.n_head, [](float g) { return g == 0.0f; })) {
             layers[il] = { false, false, "the schedule's gain is 0 in this layer" };
         }
@@ -210,7 +207,7 @@ std::unique_lock<std::mutex> llama_context::apply_attn_emulation() {
     bool only_dense = false;
     for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
         ggml_backend_dev_t dev = model.dev_layer(il);
-        only_dense = only_dense || (dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU);
+        only_dense             = only_dense || (dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU);
     }
     if (attn_emulation.take(cparams.attn_emulation, only_dense)) {
         sched_need_reserve = true;
@@ -224,13 +221,13 @@ std::unique_lock<std::mutex> llama_context::apply_attn_emulation() {
 
 llama_attn_emulation_params llama_attn_emulation_default_params() {
     return {
-        /*.pattern      =*/ LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER,
-        /*.kernel       =*/ LLAMA_ATTN_EMULATION_KERNEL_AUTO,
-        /*.source_layer =*/ 0,
-        /*.threshold    =*/ 0.01f,
-        /*.strength     =*/ 0.2f,
-        /*.normalize    =*/ false,
-        /*.gain         =*/ nullptr,
+        /*.pattern      =*/LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER,
+        /*.kernel       =*/LLAMA_ATTN_EMULATION_KERNEL_AUTO,
+        /*.source_layer =*/0,
+        /*.threshold    =*/0.01f,
+        /*.strength     =*/0.2f,
+        /*.normalize    =*/false,
+        /*.gain         =*/nullptr,
     };
 }
 

@@ -60,11 +60,12 @@ struct llama_attn_emulation {
     // called when a graph has been built
     void set_report(std::vector<llama_attn_emulation_layer> layers, size_t pattern_size);
 
-    bool   get_report(llama_attn_emulation_layer * layers, int32_t n_layer); // false: not built since the settings changed
+    bool get_report(
+        llama_attn_emulation_layer * layers, int32_t n_layer); // false: not built since the settings changed
     size_t get_pattern_size();
     bool   is_enabled();
 
-private:
+  private:
     std::mutex mutex; // of all that follows
 
     llama_attn_emulation_topology pending_topology;

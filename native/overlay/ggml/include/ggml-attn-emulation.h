@@ -24,36 +24,24 @@ enum ggml_attn_emulation_mode {
 
 // I32 [1 + capacity, n_q, n_head, n_stream], each row its number of cells, then the cells
 GGML_API struct ggml_tensor * ggml_attn_pattern_new(
-        struct ggml_context * ctx,
-        float                 threshold,
-        int64_t               n_kv,
-        int64_t               n_q,
-        int64_t               n_head,
-        int64_t               n_stream);
+    struct ggml_context * ctx, float threshold, int64_t n_kv, int64_t n_q, int64_t n_head, int64_t n_stream);
 
 // the op also writes `pattern`, which must live on the device that runs the op
 // own_cells: I32 [n_q*n_stream], the cell of the query's own key, which is never listed
 GGML_API void ggml_flash_attn_ext_record_pattern(
-        struct ggml_tensor * fa,
-        struct ggml_tensor * pattern,
-        struct ggml_tensor * own_cells,
-        float                threshold);
+    struct ggml_tensor * fa, struct ggml_tensor * pattern, struct ggml_tensor * own_cells, float threshold);
 
 // weights of the listed cells are multiplied by 1 + strength[query]*gain[head] before they meet V;
 // the row's sum stays that of the plain weights, unless normalize is set
 // strength: F32 [n_q*n_stream], gain: F32 [n_head]
-GGML_API void ggml_flash_attn_ext_boost_pattern(
-        struct ggml_tensor * fa,
-        struct ggml_tensor * pattern,
-        struct ggml_tensor * strength,
-        struct ggml_tensor * gain,
-        bool                 normalize);
+GGML_API void ggml_flash_attn_ext_boost_pattern(struct ggml_tensor * fa, struct ggml_tensor * pattern,
+    struct ggml_tensor * strength, struct ggml_tensor * gain, bool normalize);
 
 // false if the op carries a pattern that the device's backend would not look at
 GGML_API bool ggml_attn_emulation_supported(ggml_backend_dev_t device, const struct ggml_tensor * op);
 
 GGML_API enum ggml_attn_emulation_mode ggml_flash_attn_ext_get_emulation(const struct ggml_tensor * fa);
-GGML_API bool ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa);
+GGML_API bool                          ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa);
 
 #ifdef __cplusplus
 }

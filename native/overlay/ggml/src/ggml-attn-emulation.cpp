@@ -5,23 +5,18 @@
 #include <cmath>
 
 // inputs and parameters of GGML_OP_FLASH_ATTN_EXT after those that upstream uses
-#define SRC_PATTERN           5
-#define SRC_OWN_OR_STRENGTH   6
-#define SRC_GAIN              7
-#define PARAM_MODE            5
-#define PARAM_THRESHOLD       6 // bits of a float
-#define PARAM_NORMALIZE       7
+#define SRC_PATTERN         5
+#define SRC_OWN_OR_STRENGTH 6
+#define SRC_GAIN            7
+#define PARAM_MODE          5
+#define PARAM_THRESHOLD     6 // bits of a float
+#define PARAM_NORMALIZE     7
 
 struct ggml_tensor * ggml_attn_pattern_new(
-        struct ggml_context * ctx,
-        float                 threshold,
-        int64_t               n_kv,
-        int64_t               n_q,
-        int64_t               n_head,
-        int64_t               n_stream) {
+    struct ggml_context * ctx, float threshold, int64_t n_kv, int64_t n_q, int64_t n_head, int64_t n_stream) {
     GGML_ASSERT(threshold > 0.0f && threshold < 1.0f);
 
-    const double  most     = std::ceil(1.0/threshold);
+    const double  most     = std::ceil(1.0 / threshold);
     const int64_t capacity = most < (double) n_kv ? (int64_t) most : n_kv;
 
     return ggml_new_tensor_4d(ctx, GGML_TYPE_I32, 1 + capacity, n_q, n_head, n_stream);
@@ -37,13 +32,10 @@ static void check_pattern(const struct ggml_tensor * fa, const struct ggml_tenso
 }
 
 void ggml_flash_attn_ext_record_pattern(
-        struct ggml_tensor * fa,
-        struct ggml_tensor * pattern,
-        struct ggml_tensor * own_cells,
-        float                threshold) {
+    struct ggml_tensor * fa, struct ggml_tensor * pattern, struct ggml_tensor * own_cells, float threshold) {
     check_pattern(fa, pattern);
     GGML_ASSERT(own_cells->type == GGML_TYPE_I32 && ggml_is_contiguous(own_cells));
-    GGML_ASSERT(ggml_nelements(own_cells) == fa->src[0]->ne[1]*fa->src[0]->ne[3]);
+    GGML_ASSERT(ggml_nelements(own_cells) == fa->src[0]->ne[1] * fa->src[0]->ne[3]);
 
     fa->src[SRC_PATTERN]         = pattern;
     fa->src[SRC_OWN_OR_STRENGTH] = own_cells;
@@ -51,15 +43,11 @@ void ggml_flash_attn_ext_record_pattern(
     ggml_set_op_params_f32(fa, PARAM_THRESHOLD, threshold);
 }
 
-void ggml_flash_attn_ext_boost_pattern(
-        struct ggml_tensor * fa,
-        struct ggml_tensor * pattern,
-        struct ggml_tensor * strength,
-        struct ggml_tensor * gain,
-        bool                 normalize) {
+void ggml_flash_attn_ext_boost_pattern(struct ggml_tensor * fa, struct ggml_tensor * pattern,
+    struct ggml_tensor * strength, struct ggml_tensor * gain, bool normalize) {
     check_pattern(fa, pattern);
     GGML_ASSERT(strength->type == GGML_TYPE_F32 && ggml_is_contiguous(strength));
-    GGML_ASSERT(ggml_nelements(strength) == fa->src[0]->ne[1]*fa->src[0]->ne[3]);
+    GGML_ASSERT(ggml_nelements(strength) == fa->src[0]->ne[1] * fa->src[0]->ne[3]);
     GGML_ASSERT(gain->type == GGML_TYPE_F32 && ggml_is_contiguous(gain));
     GGML_ASSERT(ggml_nelements(gain) == fa->src[0]->ne[2]);
 

@@ -39,17 +39,15 @@ struct attn_pattern_candidates {
     candidate list[1]; // [capacity]
 
     // twice the survivors of a row, so that compaction always makes room, and a tile's worth more to make it rare
-    static int64_t capacity(const ggml_tensor * pattern) {
-        return 2*pattern->ne[0] + 64;
-    }
+    static int64_t capacity(const ggml_tensor * pattern) { return 2 * pattern->ne[0] + 64; }
 
     static size_t size(const ggml_tensor * pattern) {
-        return sizeof(attn_pattern_candidates) + (capacity(pattern) - 1)*sizeof(candidate);
+        return sizeof(attn_pattern_candidates) + (capacity(pattern) - 1) * sizeof(candidate);
     }
 
     template <class F>
     void filter(float threshold, float M, float S, F && keep) {
-        const float bound = threshold*S;
+        const float bound = threshold * S;
         // neighbours were mostly seen under the same maximum
         float max   = M;
         float scale = 1.0f;
@@ -59,7 +57,7 @@ struct attn_pattern_candidates {
                 max   = c.max;
                 scale = expf(max - M);
             }
-            if (c.weight*scale > bound) {
+            if (c.weight * scale > bound) {
                 keep(c);
             }
         }
@@ -75,31 +73,37 @@ struct attn_pattern_candidates {
 // rows that may be in progress at once: one per thread, a tile of queries per thread, or (chunk of cells, head)
 inline int64_t attn_pattern_n_slots(const ggml_tensor * fa, int n_threads) {
     const int64_t n_q = fa->src[0]->ne[1];
-    return n_threads*(n_q == 1 ? fa->src[0]->ne[2] : n_q >= GGML_FA_TILE_Q ? GGML_FA_TILE_Q : 1);
+    return n_threads * (n_q == 1 ? fa->src[0]->ne[2] : n_q >= GGML_FA_TILE_Q ? GGML_FA_TILE_Q : 1);
 }
 
 struct attn_variant_plain {
     attn_variant_plain(const ggml_compute_params *, const ggml_tensor *) {}
 
     // a single row, cell by cell
-    void  begin_row(int, int, int, int64_t) {}
+    void begin_row(int, int, int, int64_t) {}
+
     float weight(int64_t, float weight) { return weight; } // what multiplies V
-    float summand(float weight) const { return weight; }   // what is added to S
-    void  seen(int64_t, float, float, float) {}            // the cell is part of M and S
-    void  end_row(int, int, int, float, float) {}
+
+    float summand(float weight) const { return weight; } // what is added to S
+
+    void seen(int64_t, float, float, float) {} // the cell is part of M and S
+
+    void end_row(int, int, int, float, float) {}
 
     // the rows of a tile of queries; returns what a tile of cells adds to S
-    void       begin_tile_row(int, int, int, int) {}
+    void begin_tile_row(int, int, int, int) {}
+
     ggml_float tile_row(int, int64_t, float *, float, float, float, ggml_float sum) { return sum; }
-    void       end_tile_row(int, int, int, int, float, float) {}
+
+    void end_tile_row(int, int, int, int, float, float) {}
 };
 
 struct attn_variant_record : attn_variant_plain {
     const ggml_tensor * fa;
     const ggml_tensor * pattern;
-    const int32_t     * own_cells;
+    const int32_t *     own_cells;
     float               threshold;
-    char              * slots;
+    char *              slots;
     size_t              slot_size;
     int64_t             capacity;
     int64_t             first_slot; // of this thread
@@ -107,23 +111,24 @@ struct attn_variant_record : attn_variant_plain {
 
     attn_pattern_candidates * row = nullptr;
 
-    attn_variant_record(const ggml_compute_params * params, const ggml_tensor * fa)
-        : attn_variant_plain(params, fa), fa(fa), pattern(fa->src[5]), own_cells((const int32_t *) fa->src[6]->data) {
+    attn_variant_record(const ggml_compute_params * params, const ggml_tensor * fa) :
+        attn_variant_plain(params, fa),
+        fa(fa),
+        pattern(fa->src[5]),
+        own_cells((const int32_t *) fa->src[6]->data) {
         memcpy(&threshold, fa->op_params + 6, sizeof(float));
 
         const int64_t n_slots = attn_pattern_n_slots(fa, params->nth);
-        slot_size  = attn_pattern_candidates::size(pattern);
-        capacity   = attn_pattern_candidates::capacity(pattern);
+        slot_size             = attn_pattern_candidates::size(pattern);
+        capacity              = attn_pattern_candidates::capacity(pattern);
         // the end of the work buffer: flash attention's own scratch is at its start
-        slots      = (char *) params->wdata + params->wsize - n_slots*slot_size;
-        slots     -= (uintptr_t) slots % alignof(attn_pattern_candidates);
+        slots = (char *) params->wdata + params->wsize - n_slots * slot_size;
+        slots -= (uintptr_t) slots % alignof(attn_pattern_candidates);
         split      = fa->src[0]->ne[1] == 1;
-        first_slot = params->ith*(n_slots/params->nth);
+        first_slot = params->ith * (n_slots / params->nth);
     }
 
-    attn_pattern_candidates * slot(int64_t i) {
-        return (attn_pattern_candidates *) (slots + i*slot_size);
-    }
+    attn_pattern_candidates * slot(int64_t i) { return (attn_pattern_candidates *) (slots + i * slot_size); }
 
     void push(int64_t cell, float weight, float M, float S) {
         if (row->n == capacity) {
@@ -138,7 +143,7 @@ struct attn_variant_record : attn_variant_plain {
     }
 
     void seen(int64_t cell, float weight, float M, float S) {
-        if (weight > threshold*S) {
+        if (weight > threshold * S) {
             push(cell, weight, M, S);
         }
     }
@@ -148,13 +153,11 @@ struct attn_variant_record : attn_variant_plain {
         append(dst, *row, iq1, iq3, M, S);
     }
 
-    void begin_tile_row(int tq, int, int, int) {
-        slot(first_slot + tq)->n = 0;
-    }
+    void begin_tile_row(int tq, int, int, int) { slot(first_slot + tq)->n = 0; }
 
     ggml_float tile_row(int tq, int64_t cell, float * weights, float tile_max, float M, float S, ggml_float sum) {
         const float S_new = S + sum;
-        const float bound = threshold*S_new;
+        const float bound = threshold * S_new;
         if (tile_max != M && expf(tile_max - M) <= bound) {
             return sum;
         }
@@ -186,19 +189,20 @@ struct attn_variant_record : attn_variant_plain {
     void merge_chunks(int iq2, int64_t n_chunks, float M, float S) {
         int32_t * dst = begin_pattern(0, iq2, 0);
         for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
-            append(dst, *slot(chunk*fa->src[0]->ne[2] + iq2), 0, 0, M, S);
+            append(dst, *slot(chunk * fa->src[0]->ne[2] + iq2), 0, 0, M, S);
         }
     }
 
-private:
+  private:
     int32_t * begin_pattern(int iq1, int iq2, int iq3) {
-        int32_t * dst = (int32_t *) ((char *) pattern->data + iq1*pattern->nb[1] + iq2*pattern->nb[2] + iq3*pattern->nb[3]);
+        int32_t * dst =
+            (int32_t *) ((char *) pattern->data + iq1 * pattern->nb[1] + iq2 * pattern->nb[2] + iq3 * pattern->nb[3]);
         dst[0] = 0;
         return dst;
     }
 
     void append(int32_t * dst, attn_pattern_candidates & from, int iq1, int iq3, float M, float S) {
-        const int32_t own = own_cells[iq3*fa->src[0]->ne[1] + iq1];
+        const int32_t own = own_cells[iq3 * fa->src[0]->ne[1] + iq1];
         from.filter(threshold, M, S, [&](const attn_pattern_candidates::candidate & c) {
             if (c.cell != own && dst[0] < pattern->ne[0] - 1) {
                 dst[++dst[0]] = c.cell;
@@ -211,8 +215,8 @@ template <bool normalize>
 struct attn_variant_boost : attn_variant_plain {
     const ggml_tensor * fa;
     const ggml_tensor * pattern;
-    const float       * strength;
-    const float       * gain;
+    const float *       strength;
+    const float *       gain;
 
     struct cursor {
         const int32_t * next;
@@ -226,9 +230,12 @@ struct attn_variant_boost : attn_variant_plain {
     int64_t next_cell; // listed, or past all cells
     float   counted;   // what the last cell adds to S if normalize
 
-    attn_variant_boost(const ggml_compute_params * params, const ggml_tensor * fa)
-        : attn_variant_plain(params, fa), fa(fa), pattern(fa->src[5]), strength((const float *) fa->src[6]->data),
-          gain((const float *) fa->src[7]->data) {}
+    attn_variant_boost(const ggml_compute_params * params, const ggml_tensor * fa) :
+        attn_variant_plain(params, fa),
+        fa(fa),
+        pattern(fa->src[5]),
+        strength((const float *) fa->src[6]->data),
+        gain((const float *) fa->src[7]->data) {}
 
     void begin_row(int iq1, int iq2, int iq3, int64_t first_cell) {
         factor    = find_row(row, iq1, iq2, iq3);
@@ -248,9 +255,7 @@ struct attn_variant_boost : attn_variant_plain {
 
     float summand(float weight) const { return normalize ? counted : weight; }
 
-    void begin_tile_row(int tq, int iq1, int iq2, int iq3) {
-        factors[tq] = find_row(rows[tq], iq1, iq2, iq3);
-    }
+    void begin_tile_row(int tq, int iq1, int iq2, int iq3) { factors[tq] = find_row(rows[tq], iq1, iq2, iq3); }
 
     ggml_float tile_row(int tq, int64_t cell, float * weights, float, float, float, ggml_float sum) {
         cursor & r = rows[tq];
@@ -273,7 +278,7 @@ struct attn_variant_boost : attn_variant_plain {
         return sum;
     }
 
-private:
+  private:
     float boost(int64_t cell, float weight) {
         counted = weight;
         // cells that are masked in this layer are not visited
@@ -281,7 +286,7 @@ private:
             ++row.next;
         }
         if (row.next < row.end && *row.next == cell) {
-            counted = weight*factor;
+            counted = weight * factor;
             ++row.next;
         }
         next_cell = row.next < row.end ? *row.next : INT64_MAX;
@@ -290,10 +295,11 @@ private:
 
     // returns the factor of the row's listed weights; none is listed when it is 1
     float find_row(cursor & r, int iq1, int iq2, int iq3) const {
-        const int32_t * list = (const int32_t *) ((const char *) pattern->data + iq1*pattern->nb[1] + iq2*pattern->nb[2] + iq3*pattern->nb[3]);
-        const float f = 1.0f + strength[iq3*fa->src[0]->ne[1] + iq1]*gain[iq2];
-        r.next = list + 1;
-        r.end  = r.next + (f == 1.0f ? 0 : list[0]);
+        const int32_t * list = (const int32_t *) ((const char *) pattern->data + iq1 * pattern->nb[1] +
+            iq2 * pattern->nb[2] + iq3 * pattern->nb[3]);
+        const float     f    = 1.0f + strength[iq3 * fa->src[0]->ne[1] + iq1] * gain[iq2];
+        r.next               = list + 1;
+        r.end                = r.next + (f == 1.0f ? 0 : list[0]);
         return f;
     }
 };
