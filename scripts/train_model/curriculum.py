@@ -64,32 +64,6 @@ def pair_lookups(random, tokenizer):
     return ids, weights
 
 
-def facts_again(random, tokenizer):
-    """A situation; then its sentences again in other orders, and which subject belongs to which last word."""
-    text = tasks.draw(random, random.choice(tasks.NON_STEM).__name__).text
-    facts = [fact.split() for fact in text.partition(": ")[2].split(". ")[:-1]]
-    ids = tokenizer.encode_chat(text)
-    weights = [0.0] * len(ids)
-
-    def add(text, weight):
-        piece = tokenizer.encode(text)
-        ids.extend(piece)
-        weights.extend([weight] * len(piece))
-
-    last_words = [fact[-1] for fact in facts]
-    turned = random.random() < 0.5
-    for fact in random.choices(facts, k=8):
-        subject = fact[1] if fact[0] in ("The", "Every", "But") else fact[0]
-        if turned and last_words.count(fact[-1]) == 1:
-            add(f" {fact[-1]} (", 0.0)
-            add(f" {subject}", 1.0)
-        else:
-            add("".join(f" {word}" for word in fact[:-1]), 0.0)
-            add(f" {fact[-1]}", 1.0)
-            add(".", 0.0)
-    return ids, weights
-
-
 def arithmetic(random, tokenizer):
     """Single steps of the kinds that the analyses are made of."""
     ids = [tokenizer.user, tokenizer.end, tokenizer.assistant]
@@ -118,7 +92,7 @@ def arithmetic(random, tokenizer):
 
 
 # What the rows that are no tasks consist of, once bare look-ups are learnt.
-DRILLS = [facts_again, facts_again, arithmetic, arithmetic, letter_lookups, pair_lookups]
+DRILLS = [pair_lookups, pair_lookups, pair_lookups, arithmetic, arithmetic, letter_lookups]
 
 
 def beginning(random, tokenizer):

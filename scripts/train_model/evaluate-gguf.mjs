@@ -5,7 +5,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import {parseArgs} from "node:util";
-import {getLlama, LlamaChatSession} from "node-llama-cpp";
+import {getLlama, LlamaChatSession, resolveChatWrapper} from "node-llama-cpp";
 
 const root = path.join(import.meta.dirname, "..", "..");
 const {values: options} = parseArgs({
@@ -43,13 +43,14 @@ if (options.tokens != null) {
 
 const context = await model.createContext({contextSize: 512, threads: Number(options.threads)});
 const sequence = context.getSequence();
+const chatWrapper = resolveChatWrapper(model, {type: "jinjaTemplate"}); // the file's own, without a search for a better one
 const marks = new Map();
 for (const {family, question, answer} of questions) {
     const row = marks.get(family) ?? [];
     marks.set(family, row);
     if (row.length >= Number(options.each))
         continue;
-    const session = new LlamaChatSession({contextSequence: sequence, autoDisposeSequence: false});
+    const session = new LlamaChatSession({contextSequence: sequence, chatWrapper, autoDisposeSequence: false});
     const reply = await session.prompt(question, {temperature: 0, repeatPenalty: false, maxTokens: 80});
     session.dispose({disposeSequence: false});
     await sequence.clearHistory();
