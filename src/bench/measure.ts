@@ -48,7 +48,7 @@ export function requiredContextSize({depths, prefill, decodeTokens}: Pick<Benchm
  * Measures the speed of a context with emulation and without it.
  *
  * Both are measured on the same context, in turns of a few seconds at most, since the speed of a machine changes all the
- * time: what they share cancels in their ratio. "Off" is a disposed emulation, not one of strength 0. After each
+ * time: what they share cancels in the ratios of neighbours. "Off" is a disposed emulation, not one of strength 0. After each
  * switch, one token is decoded and not counted, since it pays for building the new graph.
  *
  * Calls through node-llama-cpp and the choice of the next token are a part of every time here, as they are for its users.
@@ -65,7 +65,7 @@ export async function measure(context: LlamaContext, options: BenchmarkOptions):
 
         const decode: BenchmarkResult["decode"] = [];
         for (const depth of options.depths)
-            decode.push({depth, ...compare(options.decodeTokens, await benchmark.measureDecode(depth))});
+            decode.push({depth, ...compare(1, await benchmark.measureDecode(depth))});
 
         return {decode, prefill, ...await benchmark.report()};
     } finally {
@@ -113,7 +113,10 @@ class Benchmark {
         return batches;
     }
 
-    /** A round is two blocks of each kind, in an order that cancels a steady drift: off, on, on, off, and the reverse next time. */
+    /**
+     * A round is two blocks of each kind, in an order that cancels a steady drift: off, on, on, off, and the reverse next time.
+     * Each token is timed, and compared with the same one of the neighbouring block.
+     */
     async measureDecode(depth: number): Promise<Samples[]> {
         await this.shorten(0);
         if (depth > 0) {
@@ -126,7 +129,8 @@ class Benchmark {
             this.progress(`decoding at ${depth} tokens`, round);
             for (const on of round % 2 === 0 ? [false, true, true, false] : [true, false, false, true]) {
                 await this.switchEmulation(on);
-                samples[on ? "on" : "off"].push(await this.timeDecode(depth));
+                for (let i = 0; i < this.options.decodeTokens; i++)
+                    samples[on ? "on" : "off"].push(await this.time(() => this.decode(depth + i)));
                 await this.shorten(depth);
             }
         }
@@ -162,13 +166,6 @@ class Benchmark {
 
     private async timePrefill(start: number, end: number): Promise<number> {
         return await this.time(() => this.sequence.evaluateWithoutGeneratingNewTokens(this.tokens.slice(start, end)));
-    }
-
-    private async timeDecode(depth: number): Promise<number> {
-        return await this.time(async () => {
-            for (let i = 0; i < this.options.decodeTokens; i++)
-                await this.decode(depth + i);
-        });
     }
 
     /** Decodes one token and chooses the likeliest next one, as text generation does; but goes on with given tokens. */

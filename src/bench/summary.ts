@@ -14,17 +14,25 @@ export type Comparison = {
 };
 
 /**
+ * The speed of a machine drifts, by more than what is looked for here, so pairs are compared that were measured one right
+ * after the other: the ratio is the median of their ratios. Speeds are those of a typical pair, apart by that ratio.
  * @param tokens - that all pieces together have
- * @param pieces - of the work. The time of the whole is the sum of their medians, so that the moments in which the machine was
- * busy elsewhere don't count.
+ * @param pieces - of the work, the times of which add up
  */
 export function compare(tokens: number, pieces: readonly Samples[]): Comparison {
-    const on = tokens / sum(pieces.map((piece) => median(piece.on)));
-    const off = tokens / sum(pieces.map((piece) => median(piece.off)));
+    const typical = pieces.map(typicalPair);
+    const on = tokens / sum(typical.map((pair) => pair.on));
+    const off = tokens / sum(typical.map((pair) => pair.off));
     const ratios = (pieces[0]?.on ?? []).map((_, index) => (
         sum(pieces.map((piece) => piece.off[index]!)) / sum(pieces.map((piece) => piece.on[index]!))
     ));
     return {on, off, ratio: on / off, ratioQuartiles: [quantile(ratios, 0.25), quantile(ratios, 0.75)]};
+}
+
+function typicalPair({on, off}: Samples): {on: number, off: number} {
+    const ratio = median(on.map((time, index) => time / off[index]!));
+    const middle = median(on.map((time, index) => Math.sqrt(time * off[index]!)));
+    return {on: middle * Math.sqrt(ratio), off: middle / Math.sqrt(ratio)};
 }
 
 export function median(values: readonly number[]): number {

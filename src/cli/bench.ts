@@ -81,8 +81,9 @@ function layOut(result: BenchmarkResult, {threads, flashAttention, batchSize, ro
 
     return [
         `${result.kernel} kernel, ${threads} ${threads === 1 ? "thread" : "threads"}, flash attention ${flashAttention ? "on" : "off"}, ` +
-        `medians of ${rounds} rounds${clock === "cpu" ? ", seconds of CPU time" : ""}`,
+        `${rounds} rounds${clock === "cpu" ? ", seconds of CPU time" : ""}`,
         table.toString(),
+        "on ÷ off: the median of pairs measured one right after the other",
         `extra memory: ${(result.extraMemoryBytes / 2 ** 20).toFixed(2)} MiB, the pattern of a batch of ${batchSize} tokens`
     ].join("\n");
 }

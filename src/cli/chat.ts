@@ -51,27 +51,32 @@ export async function runChat(flags: ChatFlags): Promise<void> {
         }
 
         const start = performance.now();
+        let answer = ""; // as streamed: node-llama-cpp's responseText may have fewer spaces, as llama.cpp cleans up a whole text
         let tokens = 0;
         const signal = input.startAnswer();
-        const {responseText, stopReason} = await session.promptWithMeta(text, {
+        const {stopReason} = await session.promptWithMeta(text, {
             ...samplingOptions(flags),
             signal,
             stopOnAbortSignal: true,
             onToken: (chunk) => {
                 tokens += chunk.length;
             },
-            onTextChunk: (chunk) => void (flags.json || process.stdout.write(chunk))
+            onTextChunk: (chunk) => {
+                answer += chunk;
+                if (!flags.json)
+                    process.stdout.write(chunk);
+            }
         }).catch((error: unknown) => {
             if (!signal.aborted) // one that was stopped before its first token is thrown as an error
                 throw error;
-            return {responseText: "", stopReason: "abort"};
+            return {stopReason: "abort"};
         });
         input.endAnswer();
 
         turn++;
         const seconds = (performance.now() - start) / 1000;
         if (flags.json)
-            print(JSON.stringify({turn, prompt: text, answer: responseText, tokens, seconds, strength: emulation.strength, stopReason}));
+            print(JSON.stringify({turn, prompt: text, answer, tokens, seconds, strength: emulation.strength, stopReason}));
         else
             print("");
         if (process.stdin.isTTY && stopReason === "abort")

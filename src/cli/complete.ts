@@ -86,19 +86,23 @@ async function generate(
 ): Promise<Completion> {
     const completion = new LlamaCompletion({contextSequence});
     const start = performance.now();
+    let text = ""; // as streamed: node-llama-cpp's response may have fewer spaces, as llama.cpp cleans up a whole text
     let tokens = 0;
-    const {response, metadata} = await completion.generateCompletionWithMeta(prompt, {
+    const {metadata} = await completion.generateCompletionWithMeta(prompt, {
         ...samplingOptions(flags),
         signal,
         stopOnAbortSignal: true,
         onToken: (chunk) => {
             tokens += chunk.length;
         },
-        onTextChunk: (text) => onText?.(text, tokens)
+        onTextChunk: (chunk) => {
+            text += chunk;
+            onText?.(chunk, tokens);
+        }
     });
     const seconds = (performance.now() - start) / 1000;
     completion.dispose();
-    return {text: response, tokens, seconds, tokensPerSecond: tokens / seconds, stopReason: metadata.stopReason};
+    return {text, tokens, seconds, tokensPerSecond: tokens / seconds, stopReason: metadata.stopReason};
 }
 
 /** What was generated up to then is on the screen already, so nothing is lost. */
