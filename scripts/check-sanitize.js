@@ -21,9 +21,9 @@ await runMain("check-sanitize", async () => {
             name: "sanitize",
             gpu: false,
             config: "Release",
+            target: "reattend-tests",
             definitions: {
                 REATTEND_ADDON: "OFF",
-                REATTEND_TESTS: "ON",
                 REATTEND_SANITIZE: "ON",
                 // assertions stay in, and the checks themselves take most of the time
                 CMAKE_C_FLAGS_RELEASE: "-O1",

@@ -9,7 +9,7 @@ import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain, UserError} from "./lib/main.js";
 import {overlayFolder, patchesFolder, sourceFolder} from "./lib/paths.js";
 import {formatPatch, patchFileName} from "./lib/series.js";
-import {acceptTree, commitInputs, editedOnBothSides, prepareSource, readState} from "./lib/source.js";
+import {acceptTree, commitInputs, editedOnBothSides, layEditsOfOverlay, prepareSource, readState} from "./lib/source.js";
 
 const usage = `usage: refresh-patches [--force] [TREE]
 
@@ -40,6 +40,8 @@ function refresh(tree, force) {
     refuseUncommitted(tree);
     if (ownTree && !force)
         refuseEditsOnBothSides(state);
+    if (ownTree)
+        layEditsOfOverlay(state);
 
     const {overlay, skipped} = overlayFiles(tree, base);
     const patches = [];

@@ -16,10 +16,11 @@ import {chooseGenerator, defaultJobs, findCommand} from "./tools.js";
  * @param {false | "cuda" | "vulkan" | "metal"} options.gpu
  * @param {"Release" | "Debug" | "RelWithDebInfo"} options.config
  * @param {Record<string, string>} options.definitions for CMake, beyond those that every build has
+ * @param {string} [options.target] of CMake; default: the addon and its libraries
  * @param {number} [options.jobs]
  * @returns {Promise<string>} the folder with the libraries
  */
-export async function compile({name, gpu, config, definitions, jobs = defaultJobs()}) {
+export async function compile({name, gpu, config, definitions, target, jobs = defaultJobs()}) {
     const folder = path.join(buildFolder, name);
     const output = path.join(folder, "lib");
     const log = new BuildLog(`${folder}.log`);
@@ -39,7 +40,7 @@ export async function compile({name, gpu, config, definitions, jobs = defaultJob
     }
 
     const progress = new Progress(`Compiling llama.cpp${gpu === false ? "" : ` for ${gpu}`}`);
-    await log.run("build", ["build", ...cmakeJs, "--parallel", String(jobs)], progress);
+    await log.run("build", ["build", ...cmakeJs, ...(target == null ? [] : ["--target", target]), "--parallel", String(jobs)], progress);
     return output;
 }
 
@@ -78,6 +79,7 @@ function commonDefinitions(gpu) {
         REATTEND_LLAMA_CPP: sourceFolder,
         REATTEND_NODE_LLAMA_CPP: path.join(nodeLlamaCppFolder(), "llama"),
         REATTEND_NODE_ADDON_API: nodeAddonApiFolder(),
+        REATTEND_TESTS: fs.existsSync(path.join(packageRoot, "test", "native")) ? "ON" : "OFF", // they are not in the package
 
         GGML_NATIVE: "ON",
         GGML_METAL: gpu === "metal" ? "ON" : "OFF",

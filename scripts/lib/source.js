@@ -79,6 +79,20 @@ export function editedOnBothSides(state) {
         .filter((file) => ![state.inputs.overlay[file], overlay[file], undefined].includes(hashFile(path.join(sourceFolder, file))));
 }
 
+/** Brings edits that were made in native/overlay only into the tree. */
+export function layEditsOfOverlay(state) {
+    const {overlay} = readInputs();
+    for (const file of changedFiles(state.inputs.overlay, overlay)) {
+        const inTree = path.join(sourceFolder, file);
+        if (hashFile(inTree) !== state.inputs.overlay[file])
+            continue;
+        if (file in overlay)
+            writeIfDifferent(inTree, fs.readFileSync(path.join(overlayFolder, file)));
+        else
+            fs.rmSync(inTree);
+    }
+}
+
 function readUpstream() {
     const folder = path.join(nodeLlamaCppFolder(), "llama");
     const bundle = path.join(folder, "gitRelease.bundle");

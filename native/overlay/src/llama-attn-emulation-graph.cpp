@@ -9,7 +9,8 @@
 
 #include <cmath>
 
-static const char * const reason_no_attention = "no attention over the sequence's own tokens in this layer";
+static const char * const reason_no_attention = "the layer has no attention";
+static const char * const reason_own_kind     = "the architecture computes this layer's attention in a way of its own";
 static const char * const reason_source       = "the pattern is taken from this layer";
 static const char * const reason_before       = "the layer comes before the source layer";
 static const char * const reason_heads        = "its number of query heads differs from the source layer's";
@@ -74,6 +75,19 @@ llm_attn_own_cells::llm_attn_own_cells(ggml_tensor * k_idxs, const ggml_tensor *
     k_idxs(k_idxs),
     kv_size(k->nb[3] / k->nb[2]) {}
 
+llm_attn_emulation::llm_attn_emulation(const llm_graph_context & graph) {
+    const auto & topology = graph.cparams.attn_emulation;
+
+    // of an encoder-decoder only the decoder is emulated, which is the part with a cache
+    if (topology.enabled && (graph.mctx || graph.hparams.dec_n_layer == 0)) {
+        owner = topology.owner;
+        for (int32_t il = 0; il < owner->values.n_layer; ++il) {
+            const bool has_attention = graph.hparams.n_head(il) > 0 && !graph.hparams.is_recr(il);
+            report.push_back({ false, false, has_attention ? reason_own_kind : reason_no_attention });
+        }
+    }
+}
+
 llm_attn_emulation::~llm_attn_emulation() {
     if (owner) {
         owner->set_report(std::move(report), pattern_size);
@@ -84,7 +98,7 @@ bool llm_attn_emulation::needs_dense(
     const llm_graph_context & graph, const llm_attn_own_cells & own_cells, bool has_sinks, int il) const {
     const auto & topology = graph.cparams.attn_emulation;
 
-    if (!topology.enabled || !own_cells.known || il < topology.source_layer) {
+    if (!owner || !own_cells.known || il < topology.source_layer) {
         return false;
     }
     // a row of sinks and equally scaled weights has no common factor
@@ -95,12 +109,8 @@ bool llm_attn_emulation::needs_dense(
 bool llm_attn_emulation::begin_layer(const llm_graph_context & graph, const llm_attn_own_cells & own_cells, int il) {
     const auto & topology = graph.cparams.attn_emulation;
 
-    if (!topology.enabled || il < 0 || il >= topology.owner->values.n_layer) {
+    if (!owner || il < 0 || il >= owner->values.n_layer) {
         return false;
-    }
-    if (!owner) {
-        owner = topology.owner;
-        report.assign(owner->values.n_layer, { false, false, reason_no_attention });
     }
     if (!own_cells.known) {
         // a layer may have cross-attention beside attention that is emulated
@@ -115,11 +125,9 @@ bool llm_attn_emulation::begin_layer(const llm_graph_context & graph, const llm_
 
 llm_graph_input_attn_emulation & llm_attn_emulation::get_inputs(const llm_graph_context & graph) {
     if (!inputs) {
-        const llama_attn_emulation & owner = *graph.cparams.attn_emulation.owner;
-
-        auto res      = std::make_unique<llm_graph_input_attn_emulation>(owner);
+        auto res      = std::make_unique<llm_graph_input_attn_emulation>(*owner);
         res->strength = ggml_new_tensor_1d(graph.ctx0, GGML_TYPE_F32, graph.n_tokens);
-        res->gain     = ggml_new_tensor_2d(graph.ctx0, GGML_TYPE_F32, owner.values.n_head, owner.values.n_layer);
+        res->gain     = ggml_new_tensor_2d(graph.ctx0, GGML_TYPE_F32, owner->values.n_head, owner->values.n_layer);
         ggml_set_input(res->strength);
         ggml_set_input(res->gain);
         graph.cb(res->strength, "attn_emulation_strength", -1);

@@ -36,6 +36,7 @@ struct llm_attn_own_cells {
 // the source layer on.
 class llm_attn_emulation {
   public:
+    llm_attn_emulation(const llm_graph_context & graph);
     ~llm_attn_emulation(); // hands the report over
 
     // this layer's weights have to be materialised

@@ -1,0 +1,180 @@
+#!/usr/bin/env node
+// Checks emulation on a small random model of every architecture that llama.cpp has, see test/architectures.
+import {spawn, spawnSync} from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import process from "node:process";
+import {parseArgs} from "node:util";
+import ora from "ora";
+import {withBuildLock} from "./lib/lock.js";
+import {badUsage, runMain, UserError} from "./lib/main.js";
+import {compile} from "./lib/native-build.js";
+import {buildName, packageRoot} from "./lib/paths.js";
+import {formatTime} from "./lib/progress.js";
+import {prepareSource} from "./lib/source.js";
+import {requireTools} from "./lib/tools.js";
+
+const document = path.join(packageRoot, "test", "architectures", "README.md");
+const minutesPerModel = 5;
+
+const usage = `usage: check-architectures [NAME...]
+
+Checks emulation on a small random model of every architecture that llama.cpp has, or of those named, and writes the table in
+test/architectures/README.md, unless some are named.`;
+
+await runMain("check-architectures", async () => {
+    const names = readArguments();
+    requireTools();
+    const folder = await withBuildLock(() => {
+        prepareSource();
+        return compile({name: buildName(false), gpu: false, config: "Release", definitions: {}, target: "check-architecture"});
+    });
+    const program = path.join(folder, "check-architecture");
+
+    const start = Date.now();
+    const variants = listVariants(program, names);
+    const results = await checkAll(program, variants);
+    const failed = results.filter(({ok}) => !ok);
+
+    for (const result of failed)
+        console.log(describeFailure(result));
+    if (names.length === 0)
+        writeTable(results);
+    console.log(`${results.length - failed.length} passed, ${failed.length} failed (${formatTime(Date.now() - start)})`);
+    if (failed.length > 0)
+        process.exitCode = 1;
+});
+
+function listVariants(program, names) {
+    const {status, stdout, stderr} = spawnSync(program, ["--list"], {encoding: "utf8"});
+    if (status !== 0)
+        throw new UserError(`the architectures could not be listed: ${stderr.trim()}`);
+
+    const all = stdout.trim().split("\n").map((line) => line.split(" "));
+    const unknown = names.filter((name) => !all.some(([architecture]) => architecture === name));
+    if (unknown.length > 0)
+        throw new UserError(`there is no architecture ${unknown.join(", ")}; allowed are ${[...new Set(all.map(([name]) => name))].join(", ")}`);
+    return all.filter(([architecture]) => names.length === 0 || names.includes(architecture));
+}
+
+/** One process for each model, so that a crash is one model's; one model for each core, as most of their work is not parallel. */
+async function checkAll(program, variants) {
+    const results = [];
+    const progress = ora({text: "", isSilent: !process.stderr.isTTY}).start();
+    let next = 0;
+    async function work() {
+        while (next < variants.length) {
+            const variant = variants[next++];
+            progress.text = `${results.length} of ${variants.length}: ${variant.join(" ")}`;
+            results.push(await checkOne(program, variant));
+        }
+    }
+    await Promise.all(Array.from({length: os.availableParallelism()}, work));
+    progress.stop();
+    return results.sort((a, b) => a.architecture.localeCompare(b.architecture) || a.kind.localeCompare(b.kind));
+}
+
+function checkOne(program, [architecture, kind]) {
+    return new Promise((resolve) => {
+        const child = spawn(program, [architecture, kind], {stdio: ["ignore", "pipe", "pipe"], timeout: minutesPerModel * 60_000});
+        let stdout = "";
+        let stderr = "";
+        child.stdout.setEncoding("utf8").on("data", (chunk) => stdout += chunk);
+        child.stderr.setEncoding("utf8").on("data", (chunk) => stderr += chunk);
+        child.on("error", (error) => resolve({architecture, kind, ok: false, error: error.message}));
+        child.on("close", (code, signal) => {
+            try {
+                resolve(JSON.parse(stdout));
+            } catch {
+                const lastWords = stderr.trim().split("\n").find((line) => /ASSERT|error/i.test(line)) ?? "";
+                const end = signal === "SIGTERM"
+                    ? `was stopped after ${minutesPerModel} minutes`
+                    : `ended with ${signal ?? `exit code ${code}`}`;
+                resolve({architecture, kind, ok: false, error: `the check ${end}. ${lastWords}`.trim()});
+            }
+        });
+    });
+}
+
+function describeFailure({architecture, kind, error, comparisons = []}) {
+    const lines = comparisons
+        .filter(({ok}) => !ok)
+        .map(({name, error, limit}) => `    ${name}: ${format(error)}, limit ${format(limit)}`);
+    return [`FAIL ${architecture} ${kind}${error == null ? "" : `: ${error}`}`, ...lines].join("\n");
+}
+
+function writeTable(results) {
+    const text = fs.readFileSync(document, "utf8");
+    const [before, , after] = text.split(/(?<=<!-- table -->\n)([^]*)(?=<!-- end of table -->)/);
+    if (after == null)
+        throw new UserError(`${path.relative(process.cwd(), document)} has no place for the table any more`);
+
+    const reasons = [...new Set(results.flatMap(({layers = []}) => layers.map(({reason}) => reason)).filter((reason) => reason != null))];
+    const rows = results.map((result) => `| ${cells(result, reasons).join(" | ")} |\n`);
+    const notes = reasons.map((reason, index) => `${index + 1}. ${reason}\n`);
+    fs.writeFileSync(document, [
+        before,
+        "| architecture | layers | emulated | kernel | left alone | keys a row | effect | worst error ÷ limit | |\n",
+        "|---|---|---|---|---|---|---|---|---|\n",
+        ...rows,
+        "\nReasons why layers are left alone:\n\n",
+        ...notes,
+        after
+    ].join(""));
+}
+
+function cells({architecture, kind, ok, error, layers = [], keys_per_row: keys, effect, comparisons = []}, reasons) {
+    const name = `${architecture}${kind === "moe" ? ", experts" : ""}`;
+    if (error != null)
+        return [name, "", "", "", "", "", "", error, "fails"];
+
+    const emulated = layers.flatMap((layer, index) => layer.emulated ? [index] : []);
+    const leftAlone = reasons
+        .map((reason, index) => [index + 1, layers.flatMap((layer, index) => layer.reason === reason ? [index] : [])])
+        .filter(([, list]) => list.length > 0)
+        .map(([number, list]) => `${ranges(list)} (${number})`);
+    const worst = comparisons
+        .filter(({limit}) => limit > 0)
+        .reduce((worst, comparison) => comparison.error / comparison.limit > worst.error / worst.limit ? comparison : worst);
+    const kernels = new Set(layers.filter((layer) => layer.emulated).map(({fused}) => fused ? "fused" : "dense"));
+    return [
+        name, layers.length, ranges(emulated), [...kernels].join(", "), leftAlone.join(", "),
+        emulated.length > 0 ? keys.toFixed(1) : "",
+        emulated.length > 0 ? format(effect) : "",
+        `${(worst.error / worst.limit).toFixed(2)} (${format(worst.error)}, ${worst.name})`,
+        ok ? "passes" : "fails"
+    ];
+}
+
+/** `[0, 1, 2, 5]` as "0–2, 5" */
+function ranges(numbers) {
+    const runs = [];
+    for (const number of numbers) {
+        const last = runs.at(-1);
+        if (last != null && last[1] === number - 1)
+            last[1] = number;
+        else
+            runs.push([number, number]);
+    }
+    return runs.map(([first, last]) => first === last ? `${first}` : `${first}–${last}`).join(", ");
+}
+
+function format(number) {
+    return number === 0
+        ? "0"
+        : number?.toExponential(1) ?? "infinite"; // JSON has no infinity
+}
+
+function readArguments() {
+    try {
+        const {values, positionals} = parseArgs({allowPositionals: true, options: {help: {type: "boolean", short: "h"}}});
+        if (values.help) {
+            console.log(usage);
+            process.exit(0);
+        }
+        return positionals;
+    } catch (error) {
+        return badUsage(error.message, usage);
+    }
+}

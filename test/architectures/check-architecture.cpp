@@ -1,0 +1,686 @@
+// Emulation on one architecture, on a small model of random weights.
+//
+//   check-architecture --list                one variant a line, such as "gemma3 dense" or "mixtral moe"
+//   check-architecture ARCHITECTURE KIND     prints one JSON object: the layers, and each comparison with its limit
+//
+// The limit of a comparison is 5 times the error of the same comparison without emulation, or with strength 0, on several
+// texts: that is how far apart two right computations are on this model.
+//
+// The threshold is chosen so that some 5 to 30 keys of a row pass it, in the middle of a wide gap between weights there. All
+// runs must list the same number of keys: where one does not, rounding has moved a weight across the threshold, and the
+// next widest gap is taken. Where no gap will do, the check fails.
+
+#include "fixtures.h"
+
+#include "llama-attn-emulation.h"
+
+#include "ggml-attn-emulation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <map>
+#include <set>
+
+#include <nlohmann/json.hpp>
+
+using json = nlohmann::ordered_json;
+
+static constexpr size_t SEED     = 1;
+static constexpr int    N_TOKENS = 300; // more than the 256 cells of a cache for windowed layers: cells are used again
+static constexpr float  STRENGTH = 0.5f;
+static constexpr int    N_UBATCH = 320;
+static constexpr int    N_TEXTS  = 4; // the first two are for emulation, all for the limits
+static constexpr int    N_GAPS   = 60;
+
+// the least limit: one number that is rounded to F16 the other way makes 1e-10 to 1e-9, and with luck none is
+static constexpr double LEAST_LIMIT = 5e-9;
+
+// a row of weights far from each other: as in trained models, a few keys get most of the attention
+static void set_random_weights(ggml_tensor * tensor, void *) {
+    const std::string name = tensor->name;
+
+    const auto has = [&](const char * part) {
+        return name.find(part) != std::string::npos;
+    };
+
+    float mean  = 0.0f;
+    float stdev = 0.1f;
+    if ((has("norm") && has(".weight")) || has("scale")) {
+        mean = 1.0f;
+    } else if (has("attn_sinks")) {
+        mean  = 1.0f;
+        stdev = 1.0f;
+    } else if (has("attn_q.") && (has("enc.") || has("dec."))) {
+        stdev = 0.01f; // T5 does not scale by the root of the head size
+    } else if (has("blk.0.") && (has("attn_output") || has("ssm_out") || has("shortconv.out"))) {
+        // layer 1, too, may be a source: what it gets must not differ between runs by the rounding of layer 0's attention
+        stdev = 0.0f;
+    }
+
+    std::mt19937                    random(SEED ^ std::hash<std::string>{}(name));
+    std::normal_distribution<float> normal(mean, stdev);
+
+    std::vector<float> values(ggml_nelements(tensor));
+    for (float & value : values) {
+        value = normal(random);
+        if (has("ssm_a")) {
+            value = -std::fabs(value); // a state that decays
+        }
+    }
+    if (tensor->type == GGML_TYPE_F32) {
+        ggml_backend_tensor_set(tensor, values.data(), 0, ggml_nbytes(tensor));
+    } else if (tensor->type == GGML_TYPE_F16) {
+        std::vector<ggml_fp16_t> halves(values.size());
+        ggml_fp32_to_fp16_row(values.data(), halves.data(), values.size());
+        ggml_backend_tensor_set(tensor, halves.data(), 0, ggml_nbytes(tensor));
+    } else {
+        throw std::runtime_error(std::string("tensors of type ") + ggml_type_name(tensor->type) + " are not made here");
+    }
+}
+
+using tokens = std::vector<llama_token>;
+using logits = std::vector<float>; // [n_tokens][n_vocab]
+
+struct outcome {
+    std::vector<logits> of;         // each sequence
+    int64_t             listed = 0; // keys, in all patterns
+};
+
+struct run_options {
+    bool flash_attn = true;
+    bool emulate    = false;
+    bool dense      = false;
+    bool normalize  = false;
+    bool all_keys   = false;
+    bool unified    = false;
+    int  n_seq_max  = 1;
+    int  n_threads  = 1;
+
+    llama_attn_emulation_params emulation = llama_attn_emulation_default_params();
+
+    std::vector<tokens> sequences;
+    std::vector<float>  strengths;             // of each sequence
+    std::vector<int>    chunks = { N_TOKENS }; // lengths, the last one repeats
+};
+
+class architecture {
+  public:
+    architecture(llm_arch arch, bool moe) :
+        // these read the whole text before they write, or at once
+        encoder_decoder(arch == LLM_ARCH_T5),
+        metadata(get_gguf_ctx(arch, moe)) {
+        if (arch == LLM_ARCH_BAILINGMOE3) {
+            gguf_remove_key(metadata.get(), "bailingmoe3.kda.safe_gate"); // as upstream's test does
+        }
+
+        llama_model_params params = llama_model_default_params();
+        params.progress_callback  = silent_model_load_progress;
+        ggml_backend_dev_t none[] = { nullptr };
+        params.devices            = none;
+        model.reset(llama_model_init_from_user(metadata.get(), set_random_weights, nullptr, params));
+        if (!model) {
+            throw std::runtime_error("the model could not be made");
+        }
+        n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
+
+        std::mt19937 random(SEED);
+        for (int i = 0; i < N_TEXTS; ++i) {
+            const int length = i % 2 == 0 ? N_TOKENS : N_TOKENS * 2 / 3;
+            tokens    sequence;
+            for (int i = 0; i < length; ++i) {
+                sequence.push_back(random() % n_vocab);
+            }
+            sequences.push_back(sequence);
+        }
+
+        llama_context_ptr ctx = make_context(run_options());
+        cached                = llama_get_memory(ctx.get()) != nullptr;
+        llama_attn_emulation_shape(ctx.get(), &n_layer, &n_head);
+    }
+
+    const bool encoder_decoder;
+    bool       cached    = false; // tokens may come in any number of batches
+    int32_t    n_layer   = 0;
+    int32_t    n_head    = 0;
+    float      threshold = 0.01f;
+    bool       emulated  = false; // any layer
+    size_t     n_sources = 0;
+
+    std::vector<tokens> sequences; // every second one is shorter
+
+    outcome run(const run_options & options) const {
+        outcome res;
+        res.of.resize(options.sequences.size());
+
+        llama_context_params params = context_params(options);
+        if (options.emulate && !options.all_keys && options.strengths[0] != 0.0f) {
+            params.cb_eval           = count_listed;
+            params.cb_eval_user_data = &res.listed;
+        }
+        llama_context_ptr ctx(llama_init_from_model(model.get(), params));
+        apply_emulation(ctx.get(), options);
+        if (encoder_decoder) {
+            llama_batch batch = make_batch(options, 0, N_TOKENS);
+            const int   error = llama_encode(ctx.get(), batch);
+            llama_batch_free(batch);
+            if (error) {
+                throw std::runtime_error("llama_encode() failed");
+            }
+        }
+
+        size_t i_chunk = 0;
+        for (int start = 0; start < N_TOKENS;) {
+            const int   length = options.chunks[std::min(i_chunk++, options.chunks.size() - 1)];
+            llama_batch batch  = make_batch(options, start, length);
+            start += length;
+            if (batch.n_tokens == 0) {
+                llama_batch_free(batch);
+                break;
+            }
+            const int error = llama_decode(ctx.get(), batch);
+            if (!error) {
+                for (int i = 0; i < batch.n_tokens; ++i) {
+                    const float * row = llama_get_logits_ith(ctx.get(), i);
+                    if (!row) {
+                        throw std::runtime_error("there are no logits");
+                    }
+                    logits & of_sequence = res.of[batch.seq_id[i][0]];
+                    of_sequence.insert(of_sequence.end(), row, row + n_vocab);
+                }
+            }
+            llama_batch_free(batch);
+            if (error) {
+                throw std::runtime_error("llama_decode() failed");
+            }
+        }
+        return res;
+    }
+
+    std::vector<llama_attn_emulation_layer> report(const run_options & options) const {
+        llama_context_ptr ctx = make_context(options);
+        apply_emulation(ctx.get(), options);
+
+        std::vector<llama_attn_emulation_layer> layers(n_layer);
+        if (!llama_attn_emulation_report(ctx.get(), layers.data(), n_layer)) {
+            throw std::runtime_error("there is no report");
+        }
+        return layers;
+    }
+
+    // the weights above 0 of a layer's attention, with the number of rows that they are of
+    struct weights {
+        std::vector<float> values;
+        int64_t            n_rows = 0;
+    };
+
+    weights read_weights(const run_options & options, const std::set<int> & layers) const {
+        weight_reader reader{ {}, layers };
+
+        llama_context_params params = context_params(options);
+        params.cb_eval              = read_softmax;
+        params.cb_eval_user_data    = &reader;
+        llama_context_ptr ctx(llama_init_from_model(model.get(), params));
+        apply_emulation(ctx.get(), options);
+        llama_batch batch = make_batch(options, 0, N_TOKENS);
+        if (encoder_decoder) {
+            llama_encode(ctx.get(), batch);
+        }
+        llama_decode(ctx.get(), batch);
+        llama_batch_free(batch);
+        return std::move(reader.res);
+    }
+
+    double nmse(const logits & a, const logits & b) const {
+        if (a.size() != b.size()) {
+            throw std::runtime_error("the numbers of logits differ");
+        }
+        double worst = 0.0;
+        for (size_t start = 0; start < a.size(); start += n_vocab) {
+            double error = 0.0;
+            double scale = 0.0;
+            for (size_t i = start; i < start + n_vocab; ++i) {
+                error += ((double) a[i] - b[i]) * ((double) a[i] - b[i]);
+                scale += (double) b[i] * b[i];
+            }
+            const double ratio = error == 0.0 ? 0.0 : error / scale;
+            worst = std::isfinite(ratio) ? std::max(worst, ratio) : std::numeric_limits<double>::infinity();
+        }
+        return worst;
+    }
+
+  private:
+    gguf_context_ptr metadata;
+    llama_model_ptr  model;
+    int              n_vocab = 0;
+
+    struct weight_reader {
+        weights       res;
+        std::set<int> layers;
+    };
+
+    static bool count_listed(ggml_tensor * tensor, bool ask, void * data) {
+        const bool fused = tensor->op == GGML_OP_FLASH_ATTN_EXT &&
+            ggml_flash_attn_ext_get_emulation(tensor) == GGML_ATTN_EMULATION_RECORD;
+        const bool dense = strncmp(tensor->name, "attn_emulation_mask", 19) == 0;
+        if (ask) {
+            return fused || dense;
+        }
+        int64_t & listed = *(int64_t *) data;
+        if (fused) {
+            const ggml_tensor * pattern = tensor->src[5]; // rows of the number of keys and the keys
+            for (int64_t row = 0; row < ggml_nrows(pattern); ++row) {
+                listed += ((const int32_t *) pattern->data)[row * pattern->ne[0]];
+            }
+        } else if (dense) {
+            for (int64_t i = 0; i < ggml_nelements(tensor); ++i) {
+                listed += ((const float *) tensor->data)[i] == 1.0f;
+            }
+        }
+        return true;
+    }
+
+    static bool read_softmax(ggml_tensor * tensor, bool ask, void * data) {
+        auto & [res, layers] = *(weight_reader *) data;
+
+        int il = -1;
+        if (sscanf(tensor->name, "kq_soft_max-%d", &il) != 1 || !layers.count(il)) {
+            return ask ? false : true;
+        }
+        if (!ask) {
+            const float * values = (const float *) tensor->data;
+            for (int64_t i = 0; i < ggml_nelements(tensor); ++i) {
+                if (values[i] > 0.0f) {
+                    res.values.push_back(values[i]);
+                }
+            }
+            res.n_rows += ggml_nrows(tensor);
+        }
+        return true;
+    }
+
+    llama_context_params context_params(const run_options & options) const {
+        llama_context_params params = llama_context_default_params();
+        params.n_seq_max            = options.n_seq_max;
+        params.n_ctx                = 512 * params.n_seq_max;
+        params.n_batch              = N_UBATCH * params.n_seq_max;
+        // as small as the chunks are: so is the cache of windowed layers
+        params.n_ubatch        = options.chunks[0] == N_TOKENS || encoder_decoder ? params.n_batch : 64;
+        params.n_outputs_max   = params.n_batch;
+        params.n_threads       = options.n_threads;
+        params.n_threads_batch = options.n_threads;
+        params.kv_unified      = options.unified;
+        params.flash_attn_type = options.flash_attn ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        return params;
+    }
+
+    llama_context_ptr make_context(const run_options & options) const {
+        llama_context_ptr ctx(llama_init_from_model(model.get(), context_params(options)));
+        if (!ctx) {
+            throw std::runtime_error("the context could not be made");
+        }
+        return ctx;
+    }
+
+    void apply_emulation(llama_context * ctx, const run_options & options) const {
+        if (!options.emulate) {
+            return;
+        }
+        // the same in every layer: no layer is too weak to be seen
+        const std::vector<float>    gain((size_t) n_layer * n_head, 1.0f);
+        llama_attn_emulation_params params = llama_attn_emulation_default_params();
+        params.threshold                   = threshold;
+        params.strength                    = 0.0f;
+        params.normalize                   = options.normalize;
+        params.gain                        = gain.data();
+        params.pattern = options.all_keys ? LLAMA_ATTN_EMULATION_PATTERN_ALL : LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER;
+        params.kernel  = options.dense ? LLAMA_ATTN_EMULATION_KERNEL_DENSE : LLAMA_ATTN_EMULATION_KERNEL_AUTO;
+
+        const char * error = llama_set_attn_emulation(ctx, &params);
+        for (size_t s = 0; s < options.strengths.size() && !error; ++s) {
+            error = llama_set_attn_emulation_seq_strength(ctx, s, options.strengths[s]);
+        }
+        if (error) {
+            throw std::runtime_error(error);
+        }
+    }
+
+    // the tokens at these positions, of all sequences that are long enough
+    static llama_batch make_batch(const run_options & options, int start, int length) {
+        llama_batch batch = llama_batch_init(N_UBATCH * options.sequences.size(), 0, 1);
+        for (size_t s = 0; s < options.sequences.size(); ++s) {
+            const tokens & sequence = options.sequences[s];
+            for (int i = start; i < std::min<int>(start + length, sequence.size()); ++i) {
+                common_batch_add(batch, sequence[i], i, { (llama_seq_id) s }, true);
+            }
+        }
+        return batch;
+    }
+};
+
+// in the middle of the widest gaps between weights, among those that leave 6 to 25 keys a row
+static std::vector<float> choose_thresholds(const architecture & arch, const std::set<int> & sources) {
+    architecture::weights pool;
+    for (size_t s = 0; s < 2; ++s) {
+        run_options options;
+        options.emulate   = true;
+        options.dense     = true;
+        options.sequences = { arch.sequences[s] };
+
+        const auto weights = arch.read_weights(options, sources);
+        pool.values.insert(pool.values.end(), weights.values.begin(), weights.values.end());
+        pool.n_rows += weights.n_rows;
+    }
+    auto & values = pool.values;
+    std::sort(values.begin(), values.end(), std::greater<float>());
+
+    std::vector<std::pair<float, float>> gaps; // width, threshold
+    for (size_t i = 6 * pool.n_rows; i < std::min<size_t>(values.size() - 1, 25 * pool.n_rows); ++i) {
+        if (values[i] < 0.9f) {
+            gaps.emplace_back(values[i] / values[i + 1], std::sqrt(values[i] * values[i + 1]));
+        }
+    }
+    std::sort(gaps.begin(), gaps.end(), std::greater<std::pair<float, float>>());
+
+    std::vector<float> res;
+    for (size_t i = 0; i < std::min<size_t>(gaps.size(), N_GAPS); ++i) {
+        res.push_back(gaps[i].second);
+    }
+    return res;
+}
+
+struct key_flipped : std::runtime_error {
+    using runtime_error::runtime_error;
+};
+
+// Compares what must be the same.
+class checker {
+  public:
+    checker(architecture & arch) : arch(arch) {
+        splits.push_back({ "uneven chunks", { 50, 7, 64, 1, 1, 30, 64, 40, 43 }, 2 });
+        splits.push_back({ "token by token", { 1 }, 1 });
+        measure_limits();
+    }
+
+    // throws key_flipped where runs list different numbers of keys
+    json check(float threshold) {
+        arch.threshold = threshold;
+        comparisons    = json::array();
+        ok             = true;
+
+        run_options options;
+        options.emulate   = true;
+        options.sequences = { arch.sequences[0] };
+
+        options.strengths = { 0.0f };
+        compare("strength 0", arch.nmse(arch.run(options).of[0], plain[0]), 0.0);
+        options.flash_attn = false;
+        compare("strength 0, no flash attention", arch.nmse(arch.run(options).of[0], plain_no_flash), 0.0);
+        options.flash_attn = true;
+
+        options.strengths   = { STRENGTH };
+        const outcome fused = arch.run(options);
+        check_dense(options, fused);
+        check_splits(options, fused);
+        check_two_sequences();
+
+        return { { "ok", ok }, { "threshold", threshold }, { "effect", arch.nmse(fused.of[0], plain[0]) },
+            { "keys_per_row",
+                arch.emulated ? (double) fused.listed / ((double) N_TOKENS * arch.n_head * arch.n_sources) : 0.0 },
+            { "comparisons", comparisons } };
+    }
+
+  private:
+    struct split {
+        const char *     name;
+        std::vector<int> chunks;
+        int              n_threads;
+        double           limit = 0.0;
+    };
+
+    architecture &      arch;
+    json                comparisons;
+    bool                ok = true;
+    std::vector<logits> plain; // of each text
+    logits              plain_no_flash;
+    double              limit_dense     = 0.0;
+    double              limit_two[2][2] = {}; // [unified][chunked]
+    std::vector<split>  splits;               // how a text may come
+
+    static double limit(double noise) { return std::max(5.0 * noise, LEAST_LIMIT); }
+
+    void compare(const std::string & name, double error, double limit) {
+        const bool passed = error <= limit;
+        comparisons.push_back({ { "name", name }, { "error", error }, { "limit", limit }, { "ok", passed } });
+        ok = ok && passed;
+    }
+
+    void require_same_number(const std::string & name, const outcome & res, int64_t listed) const {
+        if (arch.emulated && res.listed != listed) {
+            throw key_flipped(
+                name + " lists " + std::to_string(res.listed) + " keys instead of " + std::to_string(listed));
+        }
+    }
+
+    // all comparisons without emulation, or with strength 0
+    void measure_limits() {
+        double              dense = 0.0;
+        std::vector<double> split(splits.size());
+        for (const tokens & text : arch.sequences) {
+            run_options options;
+            options.sequences = { text };
+            plain.push_back(arch.run(options).of[0]);
+
+            if (arch.cached) {
+                for (size_t i = 0; i < splits.size(); ++i) {
+                    options.chunks = splits[i].chunks;
+                    split[i]       = std::max(split[i], arch.nmse(arch.run(options).of[0], plain.back()));
+                }
+            }
+
+            options.chunks    = { N_TOKENS };
+            options.emulate   = true;
+            options.dense     = true;
+            options.strengths = { 0.0f };
+            dense             = std::max(dense, arch.nmse(arch.run(options).of[0], plain.back()));
+        }
+        run_options options;
+        options.sequences  = { arch.sequences[0] };
+        options.flash_attn = false;
+        plain_no_flash     = arch.run(options).of[0];
+        options.flash_attn = true;
+
+        limit_dense = limit(dense);
+        for (size_t i = 0; i < splits.size(); ++i) {
+            splits[i].limit = limit(split[i]);
+        }
+        for (const bool unified : { false, true }) {
+            for (const bool chunked : { false, true }) {
+                double noise = 0.0;
+                for (size_t i = 0; i < arch.sequences.size(); i += 2) {
+                    options.sequences = { arch.sequences[i], arch.sequences[i + 1] };
+                    if (set_shape(options, unified, chunked)) {
+                        noise = std::max(noise, compare_with_alone(options));
+                    }
+                }
+                limit_two[unified][chunked] = limit(noise);
+            }
+        }
+    }
+
+    // the worse of two sequences in one batch, each against itself alone in such a context
+    double compare_with_alone(run_options options) const {
+        const outcome both = arch.run(options);
+
+        const run_options together = options;
+        double            error    = 0.0;
+        int64_t           listed   = 0;
+        for (size_t s = 0; s < 2; ++s) {
+            options.sequences = { together.sequences[s] };
+            options.chunks    = { N_TOKENS };
+            if (options.emulate) {
+                options.strengths = { together.strengths[s] };
+            }
+            const outcome alone = arch.run(options);
+            error               = std::max(error, arch.nmse(both.of[s], alone.of[0]));
+            listed += alone.listed;
+        }
+        require_same_number("a batch of two sequences", both, listed);
+        return error;
+    }
+
+    // false where this shape is not for this model
+    bool set_shape(run_options & options, bool unified, bool chunked) const {
+        options.n_seq_max = 2;
+        options.unified   = unified;
+        options.chunks    = chunked ? splits[0].chunks : std::vector<int>{ N_TOKENS };
+
+        // relative position buckets are made for one stream
+        return (arch.cached || !chunked) && (!arch.encoder_decoder || unified);
+    }
+
+    void check_dense(run_options options, const outcome & fused) {
+        options.dense       = true;
+        const outcome dense = arch.run(options);
+        require_same_number("the dense form", dense, fused.listed);
+        compare("fused against dense", arch.nmse(fused.of[0], dense.of[0]), limit_dense);
+
+        options.normalize       = true;
+        const logits normalized = arch.run(options).of[0];
+        options.dense           = false;
+        compare("fused against dense, normalised", arch.nmse(arch.run(options).of[0], normalized), limit_dense);
+        options.normalize = false;
+
+        options.all_keys = true;
+        const logits all = arch.run(options).of[0];
+        options.dense    = true;
+        compare("fused against dense, all keys", arch.nmse(all, arch.run(options).of[0]), limit_dense);
+    }
+
+    void check_splits(run_options options, const outcome & fused) {
+        if (!arch.cached) {
+            return;
+        }
+        for (const auto & [name, chunks, n_threads, limit] : splits) {
+            options.chunks    = chunks;
+            options.n_threads = n_threads;
+            const outcome res = arch.run(options);
+            require_same_number(name, res, fused.listed);
+            compare(name, arch.nmse(res.of[0], fused.of[0]), limit);
+        }
+    }
+
+    void check_two_sequences() {
+        run_options options;
+        options.emulate   = true;
+        options.sequences = { arch.sequences[0], arch.sequences[1] };
+        options.strengths = { STRENGTH, -0.5f };
+        for (const bool unified : { false, true }) {
+            for (const bool chunked : { false, true }) {
+                if (set_shape(options, unified, chunked)) {
+                    compare(std::string("two sequences, ") + (unified ? "one stream" : "two streams") +
+                            (chunked ? ", chunks" : ""),
+                        compare_with_alone(options), limit_two[unified][chunked]);
+                }
+            }
+        }
+    }
+};
+
+static json check(architecture & arch, const std::set<int> & sources) {
+    checker checker(arch);
+    if (sources.empty() || !arch.emulated) {
+        return checker.check(0.01f);
+    }
+    std::string flipped = "no weight lies where a threshold could be";
+    for (const float threshold : choose_thresholds(arch, sources)) {
+        try {
+            return checker.check(threshold);
+        } catch (const key_flipped & err) {
+            flipped = err.what();
+        }
+    }
+    throw std::runtime_error("whatever the threshold, runs differ: " + flipped);
+}
+
+static json check_variant(llm_arch arch_id, bool moe) {
+    json result = { { "architecture", llm_arch_name(arch_id) }, { "kind", moe ? "moe" : "dense" } };
+    try {
+        architecture arch(arch_id, moe);
+
+        run_options options;
+        options.emulate      = true;
+        options.sequences    = { arch.sequences[0] };
+        json          layers = json::array();
+        std::set<int> sources;
+        bool          emulated = false;
+        for (const auto & layer : arch.report(options)) {
+            if (layer.reason && std::string(layer.reason) == "the pattern is taken from this layer") {
+                sources.insert(layers.size());
+            }
+            layers.push_back({ { "emulated", layer.emulated }, { "fused", layer.fused } });
+            if (layer.reason) {
+                layers.back()["reason"] = layer.reason;
+            }
+            emulated = emulated || layer.emulated;
+        }
+        // MiniMax-M3 has attention of its own kind, but not where sequences share a stream
+        options.n_seq_max = 2;
+        options.unified   = true;
+        arch.emulated     = emulated;
+        for (const auto & layer : arch.report(options)) {
+            arch.emulated = arch.emulated || layer.emulated;
+        }
+        arch.n_sources     = sources.size();
+        result["emulated"] = emulated;
+        result["layers"]   = layers;
+        result.update(check(arch, sources));
+    } catch (const std::exception & err) {
+        result["ok"]    = false;
+        result["error"] = err.what();
+    }
+    return result;
+}
+
+static std::vector<std::pair<llm_arch, bool>> list_variants() {
+    std::vector<std::pair<llm_arch, bool>> res;
+    for (const llm_arch & arch : llm_arch_all()) {
+        if (arch == LLM_ARCH_UNKNOWN || !arch_supported(arch) || arch == LLM_ARCH_EAGLE3 || arch == LLM_ARCH_DFLASH) {
+            continue;
+        }
+        for (const bool moe : { false, true }) {
+            if (moe ? moe_implemented(arch) : !moe_mandatory(arch)) {
+                res.emplace_back(arch, moe);
+            }
+        }
+    }
+    return res;
+}
+
+int main(int argc, char ** argv) {
+    if (argc == 2 && std::string(argv[1]) == "--list") {
+        for (const auto & [arch, moe] : list_variants()) {
+            printf("%s %s\n", llm_arch_name(arch), moe ? "moe" : "dense");
+        }
+        return 0;
+    }
+    if (argc != 3 || llm_arch_from_string(argv[1]) == LLM_ARCH_UNKNOWN) {
+        fprintf(stderr, "usage: %s --list | ARCHITECTURE dense|moe\n", argv[0]);
+        return 2;
+    }
+
+    llama_log_set(
+        [](ggml_log_level level, const char * text, void *) {
+            if (level == GGML_LOG_LEVEL_ERROR) {
+                fputs(text, stderr);
+            }
+        },
+        nullptr);
+    llama_backend_init();
+    const json result = check_variant(llm_arch_from_string(argv[1]), std::string(argv[2]) == "moe");
+    printf("%s\n", result.dump().c_str());
+    llama_backend_free();
+
+    return result["ok"] ? 0 : 1;
+}
