@@ -137,3 +137,37 @@ export function onSequenceIdReclaimed(context: LlamaContext, callback: () => voi
     };
     return event.createListener(callback);
 }
+
+/** The part of a `LlamaContext` that gathers tokens of its sequences for the next batch. */
+export type DecodeQueue = {
+    /** Waits for its batch; what comes back is what `mapLogits` made of each row of logits. */
+    _decodeTokens(request: DecodeRequest, mapLogits: unknown): Promise<unknown>,
+
+    readonly _queuedDecodes: Array<{readonly sequenceId: number}>
+};
+
+export type DecodeRequest = {
+    sequenceId: number,
+
+    /** Called when the request's tokens have been through a batch; the next batch waits for it. */
+    afterBatchAction?(sequenceStateLength: number): void | Promise<void>
+};
+
+export function queueOf(context: LlamaContext): DecodeQueue {
+    return context as unknown as DecodeQueue;
+}
+
+/** Calls back with each context of each model that is loaded from now on, before its creator sees it. */
+export function onContextCreated(llama: Llama, callback: (context: LlamaContext) => void): void {
+    const loadModel = llama.loadModel.bind(llama);
+    llama.loadModel = async (options) => {
+        const model = await loadModel(options);
+        const createContext = model.createContext.bind(model);
+        model.createContext = async (contextOptions) => {
+            const context = await createContext(contextOptions);
+            callback(context);
+            return context;
+        };
+        return model;
+    };
+}

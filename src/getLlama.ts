@@ -1,6 +1,7 @@
 import process from "node:process";
 import {Llama, LlamaLogLevel, NoBinaryFoundError} from "node-llama-cpp";
 import type {LastBuildOptions, LlamaGpuType, LlamaOptions} from "node-llama-cpp";
+import {batchSequencesTogether} from "./batching.js";
 import {createLlama, loadBinding} from "./binding.js";
 import {findBuilds} from "./builds.js";
 import {defaultThreads} from "./threads.js";
@@ -65,6 +66,7 @@ async function load(build: Build, options: LlamaOptions): Promise<Llama> {
         experimentalOptions: options.experimental
     });
 
+    batchSequencesTogether(llama);
     if (options.maxThreads == null && llama.gpu === false)
         llama.maxThreads = defaultThreads(llama.cpuMathCores);
     if (options.dryRun === true)

@@ -1,10 +1,13 @@
 // What we use of node-llama-cpp that is not in its types. When one of these fails, node-llama-cpp has moved something.
 import test from "ava";
-import {Llama, LlamaEmbeddingContext, LlamaRankingContext} from "reattend";
+import {getLlama, Llama, LlamaEmbeddingContext, LlamaLogLevel, LlamaRankingContext} from "reattend";
 import {
-    addonContextOf, addonModelOf, bindingOf, contextOfSequence, heldContextOf, idOfSequence, isIdUnused, onSequenceIdReclaimed
+    addonContextOf, addonModelOf, bindingOf, contextOfSequence, heldContextOf, idOfSequence, isIdUnused,
+    onContextCreated, onSequenceIdReclaimed, queueOf
 } from "#dist/binding.js";
+import {oracleModelPath} from "../support/oracle.js";
 import {createContext, oracleModel} from "../support/oracleModel.js";
+import type {LlamaContext, Token} from "reattend";
 
 test("Llama._create takes a binding", (t) => {
     t.is(typeof (Llama as unknown as {_create: unknown})._create, "function");
@@ -58,4 +61,23 @@ test("LlamaRankingContext and LlamaDecisionContext keep their context as _llamaC
     const held = {getSequence: () => ({}), onDispose: {createListener: () => ({dispose() {}})}};
     const Ranking = LlamaRankingContext as unknown as new (options: object) => object;
     t.is(heldContextOf(new Ranking({_llamaContext: held})), held as never);
+});
+
+test("Llama.loadModel and LlamaModel.createContext make all contexts; LlamaContext._decodeTokens queues their tokens", async (t) => {
+    const created: LlamaContext[] = [];
+    const llama = await getLlama({gpu: false, logLevel: LlamaLogLevel.error});
+    onContextCreated(llama, (context) => created.push(context));
+    const model = await llama.loadModel({modelPath: oracleModelPath});
+    const context = await model.createContext({contextSize: 256, sequences: 3}); // more than are in use: the queue waits
+    const embedding = await model.createEmbeddingContext({contextSize: 256});
+    t.deepEqual(created, [context, heldContextOf(embedding)!]);
+
+    const queue = queueOf(context);
+    const waiting = [context.getSequence(), context.getSequence()].reverse()
+        .map((sequence) => sequence.evaluateWithoutGeneratingNewTokens([5 as Token]));
+    for (let i = 0; i < 100; i++)
+        await Promise.resolve();
+    t.deepEqual(queue._queuedDecodes.map(({sequenceId}) => sequenceId), [0, 1]); // in the order of their ids, see src/batching.ts
+    await Promise.all(waiting);
+    await llama.dispose();
 });
