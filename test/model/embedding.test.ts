@@ -5,6 +5,7 @@ import test from "ava";
 import {emulateAttention, getLlama, LlamaLogLevel} from "reattend";
 import type {AttentionEmulationOptions, LlamaModel, Token} from "reattend";
 import {compareWithDense} from "../support/dense.js";
+import {worstNmse} from "../support/nmse.js";
 import {clearThreshold, randomText, writeRandomModel} from "../support/randomModel.js";
 import type {RandomModelOptions} from "../support/randomModel.js";
 
@@ -89,6 +90,31 @@ for (const [index, [name, options]] of models.entries()) {
         await model.dispose();
     });
 }
+
+test.serial("an encoder's tokens leave out their own keys", async (t) => {
+    const modelPath = path.join(folder, "own-keys.gguf");
+    await writeRandomModel(modelPath, {architecture: "bert", layers: 2, seed: 1, pooling: 2});
+    const model = await llama.loadModel({modelPath, metadataOverrides: {tokenizer: {ggml: {add_bos_token: false}}}});
+
+    // the embedding is the first token's, so only its queries count: they find the one token that even heads seek
+    const [sought, other] = [13, 10];
+    const embeddingOf = async (tokens: number[], strength: number, kernel: "auto" | "dense") => {
+        const context = await createContext(model);
+        emulateAttention(context, {strength, threshold: 0.3, schedule: "constant", kernel});
+        const {vector} = await context.getEmbeddingFor(tokens as Token[]);
+        await context.dispose();
+        return vector;
+    };
+    const text = Array.from({length: 30}, () => other);
+    for (const kernel of ["auto", "dense"] as const) {
+        for (const [place, found] of [[0, false], [1, true], [29, true]] as const) {
+            const tokens = text.with(place, sought);
+            const [plain, emulated] = [await embeddingOf(tokens, 0, kernel), await embeddingOf(tokens, 1, kernel)];
+            t.is(worstNmse([emulated], [plain]) > 0, found, `kernel ${kernel}, the token at ${place}`);
+        }
+    }
+    await model.dispose();
+});
 
 async function createContext(model: LlamaModel) {
     return await model.createEmbeddingContext({contextSize: 128, threads: 1});

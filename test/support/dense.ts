@@ -16,7 +16,7 @@ export type Evaluate = (emulation?: AttentionEmulationOptions) => Promise<Rows>;
 export async function compareWithDense(
     t: ExecutionContext, evaluate: Evaluate, options: AttentionEmulationOptions = {}
 ): Promise<{scale: number, expected: Rows}> {
-    const emulation = {strength: 1, threshold: clearThreshold, ...options};
+    const emulation = {strength: 0.5, threshold: clearThreshold, ...options};
     const plain = await evaluate();
     t.is(worstNmse(await evaluate({...emulation, strength: 0}), plain), 0, "strength 0 changes something");
 

@@ -98,12 +98,12 @@ export function randomTensors({architecture, layers, seed, pooling}: RandomModel
             const kind = Math.floor(row / headSize) % marks.length;
             if (column < reserved)
                 return column === always && row % headSize === soughtAt[kind] ? sharpness : 0;
-            return noise(0.02);
+            return noise(0.012);
         });
         add(`${block}.attn_k.weight`, [width, keyValueHeads * headSize], (row, column) => {
             if (column < reserved)
                 return row % headSize === (column === always ? neutralAt : soughtAt[column - marks[0]]) ? sharpness : 0;
-            return noise(0.02);
+            return noise(0.012);
         });
         addMatrix(`${block}.attn_v`, width, keyValueHeads * headSize);
         addWriting(`${block}.attn_output`, heads * headSize, 2);
@@ -125,8 +125,8 @@ export function randomTensors({architecture, layers, seed, pooling}: RandomModel
             addNorm(`${block}.ffn_norm`, width);
         }
         if (architecture === "gemma3") {
-            addNorm(`${block}.post_attention_norm`, width);
-            addNorm(`${block}.post_ffw_norm`, width);
+            addNorm(`${block}.post_attention_norm`, width, () => 0.6);
+            addNorm(`${block}.post_ffw_norm`, width, () => 0.6);
         }
     }
 
