@@ -50,6 +50,9 @@ function isMarked(token: number, kind: number): boolean {
     return token === firstToken || token % 10 === 3 + 4 * kind;
 }
 
+/** For each head's kind, the place in a key that its queries look at, and the place in a token's vector that it comes from. */
+export const attention = {soughtAt, marks, sharpness};
+
 /** The tensors of a model, by their names. */
 export function randomTensors({architecture, layers, seed, pooling}: RandomModelOptions): Map<string, Tensor> {
     const random = seededRandom(seed);
