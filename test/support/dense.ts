@@ -8,15 +8,28 @@ type Rows = ReadonlyArray<ArrayLike<number>>;
 /** Rows of numbers that a model gives with an emulation, or with none: logits of positions, embeddings of texts. */
 export type Evaluate = (emulation?: AttentionEmulationOptions) => Promise<Rows>;
 
-/**
- * Checks the fused kernels against the dense form in any use of a random model (see randomModel.ts). What flash attention and plain
- * attention differ by at strength 0 is the measure of what they may differ by at any other.
- * @returns what is between the two at strength 0, and what the dense form gives
- */
+/** Checks the fused kernels against the dense form in any use of a random model (see randomModel.ts), of which no weight is near the threshold. */
 export async function compareWithDense(
     t: ExecutionContext, evaluate: Evaluate, options: AttentionEmulationOptions = {}
 ): Promise<{scale: number, expected: Rows}> {
     const emulation = {strength: 0.5, threshold: clearThreshold, ...options};
+    const comparison = await compareAnyWithDense(t, evaluate, emulation);
+
+    for (const factor of [0.8, 1.25]) {
+        const other = await evaluate({...emulation, threshold: factor * emulation.threshold, kernel: "dense"});
+        t.is(worstNmse(other, comparison.expected), 0, "a weight is near the threshold");
+    }
+    return comparison;
+}
+
+/**
+ * Checks the fused kernels against the dense form in any use of a model. What flash attention and plain attention differ by at
+ * strength 0 is the measure of what they may differ by at any other.
+ * @returns what is between the two at strength 0, and what the dense form gives
+ */
+export async function compareAnyWithDense(
+    t: ExecutionContext, evaluate: Evaluate, emulation: AttentionEmulationOptions
+): Promise<{scale: number, expected: Rows}> {
     const plain = await evaluate();
     t.is(worstNmse(await evaluate({...emulation, strength: 0}), plain), 0, "strength 0 changes something");
 
@@ -27,10 +40,5 @@ export async function compareWithDense(
     t.log(`NMSE ${error.toExponential(1)}, at strength 0 ${scale.toExponential(1)}; the effect is ${effect.toExponential(1)}`);
     t.true(effect > 20 * scale, "the case would not show a mistake");
     t.true(error <= 5 * scale, `NMSE ${error}, at strength 0 ${scale}`);
-
-    for (const factor of [0.8, 1.25]) {
-        const other = await evaluate({...emulation, threshold: factor * emulation.threshold, kernel: "dense"});
-        t.is(worstNmse(other, expected), 0, "a weight is near the threshold");
-    }
     return {scale, expected};
 }
