@@ -29,7 +29,7 @@ test.serial("the texts differ, and no choice between two tokens or keys is a clo
     for (const [i, strength] of strengths.entries()) {
         let closest = Infinity;
         for (const threshold of [0.00995, 0.01, 0.01005]) {
-            const text = await generate(strength, {threshold, onProbabilities(probabilities) {
+            const text = await generate(strength, {threshold, onProbabilities: (probabilities) => {
                 const [first, second] = Array.from(probabilities.values()).sort((a, b) => b - a) as [number, number];
                 closest = Math.min(closest, Math.log(first / second));
             }});
@@ -76,8 +76,8 @@ async function checkText(t: ExecutionContext, index: number, tokenPredictor: Tok
 type GenerateOptions = {
     threshold?: number,
     tokenPredictor?: TokenPredictor,
-    onSequence?(sequence: LlamaContextSequence): void,
-    onProbabilities?(probabilities: ReadonlyMap<Token, number>): void
+    onSequence?: (sequence: LlamaContextSequence) => void,
+    onProbabilities?: (probabilities: ReadonlyMap<Token, number>) => void
 };
 
 /** The likeliest tokens after the prompt. */

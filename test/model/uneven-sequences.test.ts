@@ -51,7 +51,7 @@ for (const options of [
                 const logits = await Promise.all(texts.map((text, i) => {
                     const sequence = context.getSequence();
                     if (typeof strengths !== "number")
-                        emulation.setSequenceStrength(sequence, strengths[i]!);
+                        emulation.setSequenceStrength(sequence, strengths[i]);
                     return evaluateInChunks(sequence, text, chunks[i]);
                 }));
                 t.is(Math.max(...sequencesInBatch), texts.length, "the sequences were not evaluated in one batch");

@@ -11,7 +11,10 @@ export type Evaluate = (emulation?: AttentionEmulationOptions) => Promise<Rows>;
 /** What a value of the cache that is rounded to F16 the other way may make: it happens in some evaluations and not in others. */
 export const roundingNmse = 1e-7;
 
-/** Checks the fused kernels against the dense form in any use of a random model (see randomModel.ts), of which no weight is near the threshold. */
+/**
+ * Checks the fused kernels against the dense form in any use of a random model (see randomModel.ts), of which no weight is near
+ * the threshold.
+ */
 export async function compareWithDense(
     t: ExecutionContext, evaluate: Evaluate, options: AttentionEmulationOptions = {}, leastScale = roundingNmse
 ): Promise<{scale: number, expected: Rows}> {

@@ -8,7 +8,7 @@ export type GgufWriter = {
 const library = new URL("../../bench/lib/", import.meta.url);
 const {GgufWriter} = await import(new URL("gguf-writer.js", library).href) as {GgufWriter: new () => GgufWriter};
 const {addTokenizer} = await import(new URL("tokenizer.js", library).href) as {
-    addTokenizer(writer: GgufWriter, vocabulary: number): void
+    addTokenizer: (writer: GgufWriter, vocabulary: number) => void
 };
 export {GgufWriter, addTokenizer};
 

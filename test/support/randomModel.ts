@@ -23,7 +23,7 @@ export type RandomModelOptions = {
     pooling?: number
 };
 
-export const vocabulary = 320;
+const vocabulary = 320;
 const heads = 4;
 const keyValueHeads = 2;
 const headSize = 32;
@@ -34,7 +34,10 @@ const context = 2048;
 /** Between the weights of the tokens that count and those of the others. */
 export const clearThreshold = 0.004;
 
-/** Places in a token's vector that no layer writes: one that all tokens but the first have, and a mark of the tokens that each kind of head seeks. */
+/**
+ * Places in a token's vector that no layer writes: one that all tokens but the first have, and a mark of the tokens that each kind of
+ * head seeks.
+ */
 const always = 0;
 const marks = [1, 2] as const;
 const reserved = 3;
@@ -45,7 +48,7 @@ const neutralAt = headSize - 3;
 const sharpness = 1.25;
 
 /** A token that a head seeks. The first one of a text, which both kinds seek, is to be `firstToken`. */
-export const firstToken = 1;
+const firstToken = 1;
 function isMarked(token: number, kind: number): boolean {
     return token === firstToken || token % 10 === 3 + 4 * kind;
 }
