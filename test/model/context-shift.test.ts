@@ -16,7 +16,7 @@ const model = await llama.loadModel({modelPath: fileURLToPath(new URL("reattend-
 
 // forced, so that kernels that differ by a rounding write the same
 const shortAnswer = await llama.createGrammar({grammar: 'root ::= "Analysis: Max tower. So tower (A).\\nResponse: A"'});
-const longAnswer = await llama.createGrammar({grammar: 'root ::= ("Max tower. Later Max station. "){20}'});
+const longAnswer = await llama.createGrammar({grammar: 'root ::= ("Max tower. Later Max station. "){26}'});
 
 test("after a long chat fused and dense agree", async (t) => {
     await compareAnyWithDense(t, async (emulation) => {
