@@ -8,8 +8,9 @@
 #include <stdexcept>
 
 // a backend and what it must be asked with; it may be a library that is loaded at run time
-template <class function> static function findRpcFunction(const char * name) {
-    ggml_backend_reg_t reg = ggml_backend_reg_by_name("RPC");
+template <class function>
+static function findRpcFunction(const char * name) {
+    ggml_backend_reg_t reg   = ggml_backend_reg_by_name("RPC");
     void *             found = reg != nullptr ? ggml_backend_reg_get_proc_address(reg, name) : nullptr;
     if (found == nullptr) {
         throw std::runtime_error("this build of llama.cpp has no RPC backend");

@@ -94,9 +94,8 @@ bool ggml_attn_emulation_any_device(ggml_backend_dev_t) {
 #define RPC_FUSED 0x80
 
 uint8_t ggml_attn_emulation_rpc_hello(const ggml_backend_t * backends, size_t n_backends) {
-    const bool fused = std::all_of(backends, backends + n_backends, [](ggml_backend_t backend) {
-        return ggml_attn_emulation_supported_device(ggml_backend_get_device(backend));
-    });
+    const bool fused = std::all_of(backends, backends + n_backends,
+        [](ggml_backend_t backend) { return ggml_attn_emulation_supported_device(ggml_backend_get_device(backend)); });
     return GGML_ATTN_EMULATION_RPC_VERSION | (fused ? RPC_FUSED : 0);
 }
 
