@@ -15,12 +15,35 @@ export type AddonModel = {readonly __addonModel: never};
 
 /** The exports of our addon: node-llama-cpp's, of which these few matter here, and our own. */
 export type Binding = {
-    /** `undefined` while no backend is loaded */
-    getGpuType(): "cuda" | "vulkan" | "metal" | false | undefined,
+    /** `undefined` while no backend is loaded; "rpc" is ours */
+    getGpuType(): "cuda" | "vulkan" | "metal" | "rpc" | false | undefined,
+    getGpuVramInfo(): {total: number, used: number, unifiedSize: number},
+    getGpuDeviceInfo(): {deviceNames: string[]},
+    getSupportsGpuOffloading(): boolean,
     getMathCores(): number,
+    readonly AddonModel: new (path: string, options: object) => AddonModel,
 
     /** ours; node-llama-cpp's own builds lack it. Throws a TypeError if the context is of another addon. */
-    readonly AddonAttentionEmulation?: new (context: AddonContext) => AddonAttentionEmulation
+    readonly AddonAttentionEmulation?: new (context: AddonContext) => AddonAttentionEmulation,
+
+    /** ours */
+    readonly AddonRpcServers: new (addresses: readonly string[]) => AddonRpcServers,
+
+    /** ours; serves until a signal ends the process, and returns only if it can't */
+    serveRpc(address: string, threads: number): void
+};
+
+/** native/addon/AddonRpcServers.h */
+export type AddonRpcServers = {
+    /** To be called once. Rejects with a sentence that names the server. */
+    connect(): Promise<void>,
+
+    /** Before the model is loaded; these must outlive it. */
+    offerTo(model: AddonModel): void,
+
+    /** in bytes */
+    getMemory(): {total: number, free: number},
+    dispose(): void
 };
 
 /** native/addon/AddonAttentionEmulation.h. Any of its methods throws if the context is disposed, or a setting is refused. */

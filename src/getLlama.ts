@@ -1,11 +1,33 @@
 import process from "node:process";
 import {Llama, LlamaLogLevel, NoBinaryFoundError} from "node-llama-cpp";
-import type {LastBuildOptions, LlamaGpuType, LlamaOptions} from "node-llama-cpp";
+import type {LastBuildOptions, LlamaGpuType, LlamaOptions as NodeLlamaCppOptions} from "node-llama-cpp";
 import {batchSequencesTogether} from "./batching.js";
 import {createLlama, loadBinding} from "./binding.js";
 import {findBuilds} from "./builds.js";
+import {checkRpcServers, connectRpcServers, RpcServerError, withRpcServers} from "./rpc.js";
 import {defaultThreads} from "./threads.js";
 import type {Build} from "./builds.js";
+
+/** node-llama-cpp's options, and reattend's own. */
+export type LlamaOptions = NodeLlamaCppOptions & {
+    /**
+     * Other machines (or processes) that models may be spread over, as `"host:port"`: each runs `reattend serve-rpc`. Their
+     * memory counts as a GPU's does, so `gpuLayers` says how many layers go there, by default as many as fit. The layers are
+     * divided among the servers, in the order given, and this machine's GPUs, in proportion to free memory; `llama.gpu` is
+     * `"rpc"` where there are no GPUs. Emulation works across all of them.
+     *
+     * A server serves one process at a time, from `getLlama` until the instance and its models are disposed. Servers of stock
+     * llama.cpp are refused, since they don't know emulation. Where a server is lost, what waits for it rejects.
+     *
+     * **RPC has neither passwords nor encryption:** use it on networks that you trust.
+     * @example
+     * ```typescript
+     * const llama = await getLlama({rpcServers: ["192.168.1.20:50052", "192.168.1.21:50052"]});
+     * const model = await llama.loadModel({modelPath});
+     * ```
+     */
+    rpcServers?: readonly string[]
+};
 
 type GpuOption = NonNullable<LlamaOptions["gpu"]>;
 
@@ -34,7 +56,7 @@ export async function getLlama(
             return await load(build, options);
         } catch (error) {
             // a GPU build does not load without its driver, so "auto" goes on to the next
-            if (candidates.length === 1)
+            if (candidates.length === 1 || error instanceof RpcServerError)
                 throw error;
             failures.push(`${gpuName(build.gpu)}: ${String(error)}`);
         }
@@ -43,8 +65,10 @@ export async function getLlama(
 }
 
 async function load(build: Build, options: LlamaOptions): Promise<Llama> {
+    const binding = loadBinding(build.bindingPath);
+    const servers = await connectRpcServers(binding, options.rpcServers ?? []);
     const llama = await createLlama({
-        bindings: loadBinding(build.bindingPath),
+        bindings: withRpcServers(binding, servers),
         bindingPath: build.bindingPath,
         buildType: "localBuild",
         buildMetadata: {
@@ -66,8 +90,10 @@ async function load(build: Build, options: LlamaOptions): Promise<Llama> {
         experimentalOptions: options.experimental
     });
 
+    llama.onDispose.createListener(() => servers?.native.dispose());
     batchSequencesTogether(llama);
-    if (options.maxThreads == null && llama.gpu === false)
+
+    if (options.maxThreads == null && binding.getGpuType() === false)
         llama.maxThreads = defaultThreads(llama.cpuMathCores);
     if (options.dryRun === true)
         await llama.dispose();
@@ -98,7 +124,7 @@ export function selectBuilds(gpu: GpuOption, builds: Build[]): Build[] {
 }
 
 function checkOptions(options: LlamaOptions): void {
-    const {gpu, build, cmakeOptions, logLevel, maxThreads} = options;
+    const {gpu, build, cmakeOptions, logLevel, maxThreads, rpcServers} = options;
 
     const gpuType: unknown = typeof gpu === "object"
         ? gpu.type
@@ -113,6 +139,9 @@ function checkOptions(options: LlamaOptions): void {
 
     if (maxThreads != null && !(Number.isInteger(maxThreads) && maxThreads >= 0))
         throw new RangeError(`maxThreads is ${maxThreads}; allowed are whole numbers from 0, which stands for no limit`);
+
+    if (rpcServers != null)
+        checkRpcServers(rpcServers);
 
     if (build === "forceRebuild" || Object.keys(cmakeOptions ?? {}).length > 0)
         throw new TypeError(

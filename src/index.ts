@@ -1,5 +1,6 @@
 export * from "node-llama-cpp";
 export {getLlama} from "./getLlama.js";
+export type {LlamaOptions} from "./getLlama.js";
 export {emulateAttention} from "./emulation/emulateAttention.js";
 export type {AttentionEmulation} from "./emulation/AttentionEmulation.js";
 export type {AttentionEmulationTarget} from "./emulation/emulateAttention.js";

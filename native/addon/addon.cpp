@@ -1,10 +1,12 @@
 #include "AddonAttentionEmulation.h"
+#include "AddonRpcServers.h"
 #include "node-llama-cpp.h"
 
 // What JavaScript sees; src/binding.ts has the types.
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
     initNodeLlamaCpp(env, exports);
     AddonAttentionEmulation::init(exports);
+    AddonRpcServers::init(exports);
     return exports;
 }
 

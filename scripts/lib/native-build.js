@@ -86,6 +86,10 @@ function commonDefinitions(gpu) {
         GGML_CUDA: gpu === "cuda" ? "ON" : "OFF",
         GGML_VULKAN: gpu === "vulkan" ? "ON" : "OFF",
 
+        // models that are spread over several machines; not over what this one happens to have for it
+        GGML_RPC: "ON",
+        GGML_RPC_RDMA: "OFF",
+
         // a version that stays the same: the default is that of any git repository around
         LLAMA_BUILD_NUMBER: "1",
         LLAMA_BUILD_COMMIT: llamaCppRelease().release,

@@ -5,6 +5,7 @@ import type {BenchFlags} from "./bench.js";
 import type {ChatFlags} from "./chat.js";
 import type {CompleteFlags} from "./complete.js";
 import type {DemoFlags} from "./demo.js";
+import type {ServeRpcFlags} from "./serveRpc.js";
 
 const {version} = createRequire(import.meta.url)("../../package.json") as {version: string};
 
@@ -73,6 +74,16 @@ export function createProgram(): Command {
     demo.action(async (flags: DemoFlags) => {
         const {runDemo} = await import("./demo.js");
         await runDemo(flags);
+    });
+
+    const serveRpc = program.command("serve-rpc")
+        .description("Compute layers of models for other machines, until Ctrl-C. They name this one in getLlama({rpcServers: [...]}).")
+        .option("--host <address>", "address to listen on; 0.0.0.0 stands for all of this machine's", "127.0.0.1")
+        .addOption(numberOption("--port <n>", "port to listen on", {integer: true, min: 1, max: 65535}).default(50052))
+        .addOption(numberOption("--threads <n>", "threads to compute with (default: physical cores)", {integer: true, min: 1}));
+    serveRpc.action(async (flags: ServeRpcFlags) => {
+        const {runServeRpc} = await import("./serveRpc.js");
+        await runServeRpc(flags);
     });
 
     return program;

@@ -34,7 +34,7 @@ for (const [title, [args, message]] of Object.entries(usageErrors)) {
 test("--help lists every command, and takes at most 150 ms more than Node itself takes to start", async (t) => {
     const {code, stdout} = await runCli(["--help"]);
     t.is(code, 0);
-    for (const command of ["complete", "chat", "bench", "demo"])
+    for (const command of ["complete", "chat", "bench", "demo", "serve-rpc"])
         t.true(stdout.includes(command));
 
     const help = await leastCpuTime([cliPath, "--help"]);

@@ -204,8 +204,7 @@ ggml_tensor * llm_attn_emulation::fuse(
 
         if (!topology.all_keys) {
             next.cells = ggml_attn_pattern_new(ctx0, topology.threshold, n_kv, n_q, n_head, n_stream);
-            // lives where it is written; the scheduler copies it for layers on other devices
-            ggml_backend_sched_set_tensor_backend(graph.sched, next.cells, graph.backend_cpu);
+            // the scheduler puts it where its first user runs, which writes it, and copies it for layers on other devices
             graph.cb(next.cells, "attn_emulation_pattern", il);
 
             ggml_flash_attn_ext_record_pattern(

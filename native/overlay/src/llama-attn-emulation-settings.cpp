@@ -5,6 +5,8 @@
 #include "llama-impl.h"
 #include "llama-model.h"
 
+#include "ggml-attn-emulation.h"
+
 #include <algorithm>
 #include <cmath>
 #include <exception>
@@ -203,11 +205,10 @@ bool llama_attn_emulation::is_enabled() {
 std::unique_lock<std::mutex> llama_context::apply_attn_emulation() {
     std::unique_lock<std::mutex> lock(attn_emulation.running);
 
-    // only the CPU has fused kernels
     bool only_dense = false;
     for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
         ggml_backend_dev_t dev = model.dev_layer(il);
-        only_dense             = only_dense || (dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU);
+        only_dense             = only_dense || (dev && !ggml_attn_emulation_supported_device(dev));
     }
     if (attn_emulation.take(cparams.attn_emulation, only_dense)) {
         sched_need_reserve = true;

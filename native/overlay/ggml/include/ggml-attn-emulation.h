@@ -5,8 +5,8 @@
 // The pattern of a row (query, head) lists the KV cells whose softmax weight exceeds a threshold, in ascending order. At
 // most 1/threshold weights of a row can do so, hence its storage does not depend on the number of cells.
 //
-// A backend that knows these inputs exports GGML_ATTN_EMULATION_PROC from its registry; others are never given them, see
-// ggml_backend_dev_supports_op().
+// A backend that knows these inputs exports GGML_ATTN_EMULATION_PROC from its registry, which says on which of its devices;
+// others are never given them, see ggml_backend_dev_supports_op().
 
 #include "ggml-backend.h"
 
@@ -15,6 +15,8 @@ extern "C" {
 #endif
 
 #define GGML_ATTN_EMULATION_PROC "ggml_backend_supports_attn_emulation"
+
+typedef bool (*ggml_backend_supports_attn_emulation_t)(ggml_backend_dev_t device);
 
 enum ggml_attn_emulation_mode {
     GGML_ATTN_EMULATION_NONE   = 0,
@@ -39,9 +41,19 @@ GGML_API void ggml_flash_attn_ext_boost_pattern(struct ggml_tensor * fa, struct 
 
 // false if the op carries a pattern that the device's backend would not look at
 GGML_API bool ggml_attn_emulation_supported(ggml_backend_dev_t device, const struct ggml_tensor * op);
+GGML_API bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device);
+GGML_API bool ggml_attn_emulation_any_device(ggml_backend_dev_t device); // true: what a backend may export
 
 GGML_API enum ggml_attn_emulation_mode ggml_flash_attn_ext_get_emulation(const struct ggml_tensor * fa);
 GGML_API bool                          ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa);
+
+// What a server of RPC says of itself in a byte of its HELLO that upstream leaves 0: which version of the inputs above it
+// knows, and whether all of its devices have kernels for them. Raised when the inputs change.
+#define GGML_ATTN_EMULATION_RPC_VERSION 1
+
+GGML_API uint8_t ggml_attn_emulation_rpc_hello(const ggml_backend_t * backends, size_t n_backends);
+GGML_API int     ggml_attn_emulation_rpc_version(uint8_t hello); // 0: a server of upstream
+GGML_API bool    ggml_attn_emulation_rpc_fused(uint8_t hello);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,7 @@
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
 
+#include <algorithm>
 #include <cmath>
 
 // inputs and parameters of GGML_OP_FLASH_ATTN_EXT after those that upstream uses
@@ -66,12 +67,42 @@ bool ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa) 
     return ggml_get_op_params_i32(fa, PARAM_NORMALIZE) != 0;
 }
 
+bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device) {
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device);
+    if (!reg) {
+        return true; // devices made of others have no registry, and ask those
+    }
+    const auto supports =
+        (ggml_backend_supports_attn_emulation_t) ggml_backend_reg_get_proc_address(reg, GGML_ATTN_EMULATION_PROC);
+    return supports && supports(device);
+}
+
 // asked with every op, so cheap for all but the few that carry a pattern
 bool ggml_attn_emulation_supported(ggml_backend_dev_t device, const struct ggml_tensor * op) {
-    if (op->op != GGML_OP_FLASH_ATTN_EXT || ggml_flash_attn_ext_get_emulation(op) == GGML_ATTN_EMULATION_NONE) {
-        return true;
-    }
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device);
-    // devices made of others have no registry, and ask those
-    return !reg || ggml_backend_reg_get_proc_address(reg, GGML_ATTN_EMULATION_PROC);
+    return op->op != GGML_OP_FLASH_ATTN_EXT || ggml_flash_attn_ext_get_emulation(op) == GGML_ATTN_EMULATION_NONE ||
+        ggml_attn_emulation_supported_device(device);
+}
+
+bool ggml_attn_emulation_any_device(ggml_backend_dev_t) {
+    return true;
+}
+
+//
+// RPC
+//
+
+#define RPC_FUSED 0x80
+
+uint8_t ggml_attn_emulation_rpc_hello(const ggml_backend_t * backends, size_t n_backends) {
+    const bool fused = std::all_of(backends, backends + n_backends,
+        [](ggml_backend_t backend) { return ggml_attn_emulation_supported_device(ggml_backend_get_device(backend)); });
+    return GGML_ATTN_EMULATION_RPC_VERSION | (fused ? RPC_FUSED : 0);
+}
+
+int ggml_attn_emulation_rpc_version(uint8_t hello) {
+    return hello & ~RPC_FUSED;
+}
+
+bool ggml_attn_emulation_rpc_fused(uint8_t hello) {
+    return (hello & RPC_FUSED) != 0;
 }

@@ -1,0 +1,64 @@
+import dns from "node:dns/promises";
+import net from "node:net";
+import process from "node:process";
+import {loadBinding} from "../binding.js";
+import {findBuilds} from "../builds.js";
+import {selectBuilds} from "../getLlama.js";
+import {defaultThreads} from "../threads.js";
+import {Failure} from "./failure.js";
+
+export type ServeRpcFlags = {
+    host: string,
+    port: number,
+    threads?: number
+};
+
+/** Serves until a signal ends the process, which the native side sees to: no JavaScript runs any more. */
+export async function runServeRpc({host, port, threads}: ServeRpcFlags): Promise<void> {
+    const address = await resolveHost(host);
+    await checkPort(address, port);
+
+    const [build] = selectBuilds("auto", findBuilds());
+    const binding = loadBinding(build!.bindingPath);
+
+    await writeToStderr(
+        "Warning: llama.cpp's RPC has neither passwords nor encryption. Whoever reaches this port can use, and break into, " +
+        "this process. Use it on networks that you trust.\n"
+    );
+    binding.serveRpc(`${address}:${port}`, threads ?? defaultThreads(binding.getMathCores()));
+    throw new Failure(`cannot serve on ${host}:${port}`);
+}
+
+/** llama.cpp listens on IPv4 addresses only. */
+async function resolveHost(host: string): Promise<string> {
+    try {
+        const {address} = await dns.lookup(host, {family: 4});
+        return address;
+    } catch (error) {
+        throw new Failure(`--host is ${host}, which has no IPv4 address`, {cause: error});
+    }
+}
+
+/** Finds what is wrong before llama.cpp does, which does not say. */
+async function checkPort(host: string, port: number): Promise<void> {
+    const server = net.createServer();
+    try {
+        await new Promise<void>((resolve, reject) => {
+            server.once("error", reject).listen({host, port, exclusive: true}, resolve);
+        });
+    } catch (error) {
+        const {code = "", message} = error as NodeJS.ErrnoException;
+        throw new Failure(`cannot listen on ${host}:${port}: ${reasons[code] ?? message}`, {cause: error});
+    }
+    await new Promise((resolve) => server.close(resolve));
+}
+
+const reasons: Record<string, string | undefined> = {
+    EADDRINUSE: "the port is in use",
+    EACCES: "permission denied",
+    EADDRNOTAVAIL: "this machine does not have that address"
+};
+
+function writeToStderr(text: string): Promise<void> {
+    return new Promise((resolve) => process.stderr.write(text, () => resolve()));
+}
