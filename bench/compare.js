@@ -30,7 +30,7 @@ const parts = {
 /** Lengths are in tokens. Rounds are odd in number, so that the median is one of them. */
 const sizes = {
     off: {prefill: 512, prefillRounds: 15, decode: 16, decodeRounds: 31, checkedTokens: 32},
-    instructions: {prefill: 64, decode: 8},
+    instructions: {layers: 4, prefill: 64, decode: 8},
     node: {prefill: [512, 2048], prefillRounds: [9, 5], depths: [0, 2048], decode: 16, decodeRounds: 13},
     parallel: {counts: [1, 2, 4, 8], prompt: 64, tokens: 32, rounds: 9},
     startup: {rounds: 13},
@@ -75,6 +75,7 @@ for (const part of flags.only) {
             threads,
             sizes: flags.quick ? quickSizes : sizes,
             build: flags.build,
+            makeModel,
             progress: (text) => {
                 progress.text = `${part}: ${text}`;
             }
@@ -95,9 +96,10 @@ if (flags.markdown != null)
 if (result.failed)
     process.exitCode = 1;
 
-function makeModel() {
+/** With the options of bench:model; its path. */
+function makeModel(...options) {
     const program = fileURLToPath(new URL("make-model.js", import.meta.url));
-    const output = execFileSync(process.execPath, [program], {encoding: "utf8", stdio: ["ignore", "pipe", "inherit"]});
+    const output = execFileSync(process.execPath, [program, ...options.map(String)], {encoding: "utf8", stdio: ["ignore", "pipe", "inherit"]});
     return output.trim().split("\n").at(-1);
 }
 

@@ -57,7 +57,7 @@ export async function compareOff({model, threads, sizes: {off}, progress}) {
 }
 
 /** The same in instructions, which no other process disturbs. */
-export async function compareInstructions({model, sizes: {instructions}, progress}) {
+export async function compareInstructions({makeModel, sizes: {instructions}, progress}) {
     if (instructions == null)
         return {leftOut: "takes minutes; not with --quick"};
     if (findCommand("valgrind") == null)
@@ -67,12 +67,19 @@ export async function compareInstructions({model, sizes: {instructions}, progres
     const folders = [await buildOurs({valgrind: true}), await buildUnpatched({valgrind: true})];
 
     progress("counting instructions");
+    const model = makeModel("--layers", instructions.layers, "--vocabulary", "2048");
     const work = {[`prefill of ${instructions.prefill}`]: `prefill ${instructions.prefill}`, "decode at 0": `decode ${instructions.decode}`};
     const rows = [];
     for (const [what, block] of Object.entries(work)) {
         const [plain, theirs] = await Promise.all(folders.map((folder) => countInstructions(folder, model, block)));
         rows.push(makeRow({
-            what: `off: ${what}`, unit: "10⁶ instructions", other: unpatched, plain: [plain], theirs: [theirs], valueOf: (count) => count / 1e6, goal
+            what: `off: ${what}, ${instructions.layers} layers`,
+            unit: "10⁶ instructions",
+            other: unpatched,
+            plain: [plain],
+            theirs: [theirs],
+            valueOf: (count) => count / 1e6,
+            goal
         }));
     }
     return {rows, notes: ["instructions: of llama_decode with one thread, built for AVX2, which is what valgrind knows"]};
