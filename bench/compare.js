@@ -7,7 +7,7 @@ import {execFileSync} from "node:child_process";
 import fs from "node:fs";
 import process from "node:process";
 import {fileURLToPath} from "node:url";
-import {Command, InvalidArgumentError} from "commander";
+import {Command, InvalidArgumentError, Option} from "commander";
 import {startProgress} from "#dist/cli/progress.js";
 import {defaultThreads} from "#dist/threads.js";
 import {getLlama} from "reattend";
@@ -29,15 +29,15 @@ const parts = {
 
 /** Lengths are in tokens. Rounds are odd in number, so that the median is one of them. */
 const sizes = {
-    off: {prefill: 512, prefillRounds: 15, decode: 16, decodeRounds: 31, checkedTokens: 32},
+    off: {pairs: 5, prefill: 512, prefillRounds: 3, decode: 16, decodeRounds: 7, checkedTokens: 32},
     instructions: {layers: 4, prefill: 64, decode: 8},
-    node: {prefill: [512, 2048], prefillRounds: [9, 5], depths: [0, 2048], decode: 16, decodeRounds: 13},
-    parallel: {counts: [1, 2, 4, 8], prompt: 64, tokens: 32, rounds: 9},
+    node: {prefill: [512, 2048], prefillRounds: [7, 3], depths: [0, 2048], decode: 16, decodeRounds: 13},
+    parallel: {counts: [1, 2, 4, 8], prompt: 64, tokens: 32, rounds: 5},
     startup: {rounds: 13},
     torch: {prefill: 512, decode: 16, rounds: 5}
 };
 const quickSizes = {
-    off: {prefill: 128, prefillRounds: 5, decode: 8, decodeRounds: 7, checkedTokens: 8},
+    off: {pairs: 3, prefill: 128, prefillRounds: 1, decode: 8, decodeRounds: 3, checkedTokens: 8},
     node: {prefill: [128], prefillRounds: [3], depths: [0, 256], decode: 8, decodeRounds: 3},
     parallel: {counts: [1, 4], prompt: 32, tokens: 16, rounds: 3},
     startup: {rounds: 3},
@@ -49,6 +49,8 @@ const flags = new Command("bench:compare")
     .option("--only <list>", `parts: ${Object.keys(parts).join(",")}`, partList, Object.keys(parts))
     .option("-m, --model <file>", "GGUF file of the model (default: what bench:model makes)")
     .option("--threads <n>", "threads to compute with (default: physical cores)", positiveInteger)
+    .addOption(new Option("--clock <clock>", "what is timed in off and node; cpu: the CPU time of all threads, for a busy machine")
+        .choices(["wall", "cpu"]).default("wall"))
     .option("--quick", "few rounds and short texts")
     .option("--no-build", "leave out what has to be compiled first")
     .option("--json", "print one JSON object")
@@ -61,7 +63,7 @@ const machine = describeMachine();
 const modelPath = flags.model ?? makeModel();
 const {model, shape, threads} = await inspect(modelPath);
 const result = {
-    machine, model, threads, quick: flags.quick === true, rows: [], notes: [], leftOut: {}, failed: false
+    machine, model, threads, clock: flags.clock, quick: flags.quick === true, rows: [], notes: [], leftOut: {}, failed: false
 };
 
 const progress = startProgress("");
@@ -73,6 +75,7 @@ for (const part of flags.only) {
             model: modelPath,
             shape,
             threads,
+            clock: flags.clock,
             sizes: flags.quick ? quickSizes : sizes,
             build: flags.build,
             makeModel,

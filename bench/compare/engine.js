@@ -2,7 +2,7 @@
 /*
  * A process with one model in reattend or in stock node-llama-cpp, that does a block of work for each line of standard input:
  *
- *   engine.js reattend|stock MODEL.gguf THREADS
+ *   engine.js reattend|stock MODEL.gguf THREADS wall|cpu
  *
  *   open SEQUENCES CONTEXT                      a new context; before all else
  *   fill TOKENS                                 a prompt to decode on top of
@@ -10,6 +10,7 @@
  *   decode MODE TOKENS                          tokens, one by one, each of them timed; then the context is as it was
  *   parallel MODE together|apart PROMPT TOKENS  a request on each sequence, apart: each when the one before has had some tokens
  *
+ * Prefill and decode are timed by the clock named: as time passes, or as all threads together compute.
  * MODE is plain, steered or dense; stock is always plain. The answer is a line of JSON.
  */
 import process from "node:process";
@@ -20,7 +21,7 @@ const tokensApart = 5;
 const strength = 0.2;
 const emulations = {plain: undefined, steered: {strength}, dense: {strength, kernel: "dense"}};
 
-const [, , engine, modelPath, threadsText] = process.argv;
+const [, , engine, modelPath, threadsText, clock] = process.argv;
 const threads = Number(threadsText);
 const library = await import(engine === "stock" ? "node-llama-cpp" : "reattend");
 const llama = await library.getLlama({
@@ -119,8 +120,8 @@ function summarize(starts, times) {
     return {
         secondsPerToken: (end - begin) / 1000 / generated,
         firstTokens: times.map(([first], index) => (first - starts[index]) / 1000),
-        // by how many tokens the last request is behind when the first one is done
-        behind: Math.max(...times.map((list) => list.filter((time) => time > firstDone).length)),
+        // by how many tokens the last request is behind when the first one is done; tokens of one batch come one after the other, too
+        behind: Math.max(0, ...times.map((list) => list.filter((time) => time > firstDone).length - 1)),
         longestWait: Math.max(...times.flatMap((list) => list.slice(1).map((time, index) => time - list[index]))) / 1000
     };
 }
@@ -145,9 +146,17 @@ async function shortenTo(length) {
 }
 
 async function time(action) {
-    const start = performance.now();
+    const start = now();
     await action();
-    return (performance.now() - start) / 1000;
+    return now() - start;
+}
+
+/** In seconds. */
+function now() {
+    if (clock === "wall")
+        return performance.now() / 1000;
+    const {user, system} = process.cpuUsage();
+    return (user + system) / 1e6;
 }
 
 /** As many tokens of each sequence as the batch takes: what the default strategy does while they all fit. */

@@ -7,8 +7,8 @@ const require = createRequire(import.meta.url);
 const program = fileURLToPath(new URL("engine.js", import.meta.url));
 
 /** Starts a process with one model; see engine.js for what it can be asked. */
-export function startEngine(name, {model, threads}) {
-    return new Child(process.execPath, [program, name, model, threads]);
+export function startEngine(name, {model, threads, clock = "wall"}) {
+    return new Child(process.execPath, [program, name, model, threads, clock]);
 }
 
 /** Why stock node-llama-cpp can't run here; `undefined` where it can. */

@@ -2,11 +2,11 @@
 import {startEngine, whyNoStock} from "./engines.js";
 import {makeRow, takeTurns, tokensPerSecond} from "./turns.js";
 
-export async function compareNode({model, threads, sizes: {node}, progress}) {
+export async function compareNode({model, threads, clock, sizes: {node}, progress}) {
     const leftOut = whyNoStock();
     const engines = {
-        reattend: startEngine("reattend", {model, threads}),
-        ...(leftOut == null ? {stock: startEngine("stock", {model, threads})} : {})
+        reattend: startEngine("reattend", {model, threads, clock}),
+        ...(leftOut == null ? {stock: startEngine("stock", {model, threads, clock})} : {})
     };
     const contestants = (command, tokens) => ({
         plain: () => engines.reattend.ask(command, "plain", tokens),

@@ -10,47 +10,65 @@ import {makeRow, takeTurns, tokensPerSecond} from "./turns.js";
 const unpatched = "llama.cpp unpatched";
 const goal = 0.995;
 
-export async function compareOff({model, threads, sizes: {off}, progress}) {
+export async function compareOff({model, threads, clock, sizes: {off}, progress}) {
     progress("building llama.cpp with our patches and without");
     const folders = {plain: await buildOurs(), theirs: await buildUnpatched()};
 
+    const blocks = {logits: [], prefill: [], decode: []};
+    for (let pair = 0; pair < off.pairs; pair++) {
+        const told = (text) => progress(`${text}, patched and unpatched, pair ${pair + 1} of ${off.pairs}`);
+        for (const [name, measured] of Object.entries(await measurePair(folders, {model, threads, clock, off, progress: told})))
+            blocks[name].push(measured);
+    }
+
+    const all = (name, contestant) => blocks[name].flatMap((measured) => measured[contestant]);
+    const differing = Object.keys(blocks).some((name) => (
+        new Set([...all(name, "plain"), ...all(name, "theirs")].map(({hash}) => hash)).size !== 1
+    ));
+    const times = (name, contestant, pieces, tokens) => (
+        all(name, contestant).flatMap(({seconds}) => seconds.slice(-pieces)).map((time) => time / tokens)
+    );
+    const row = (what, name, pieces, tokens) => makeRow({
+        what,
+        other: unpatched,
+        plain: times(name, "plain", pieces, tokens),
+        theirs: times(name, "theirs", pieces, tokens),
+        goal,
+        ...tokensPerSecond
+    });
+    return {
+        rows: [
+            row(`off: prefill of ${off.prefill}`, "prefill", 1, off.prefill),
+            row("off: decode at 0", "decode", off.decode, 1)
+        ],
+        notes: [
+            `off: the logits of ${off.prefill + off.checkedTokens} tokens, and of every measured block, ` +
+            `${differing ? "DIFFER from those" : "are bit for bit those"} of ${unpatched}; ${off.pairs} pairs of processes`
+        ],
+        failed: differing
+    };
+}
+
+/**
+ * One process of each kind. Where a process has its code and data makes it faster or slower by a per cent or two for all of its life,
+ * so there must be several.
+ */
+async function measurePair(folders, {model, threads, clock, off, progress}) {
     const contextSize = off.prefill + off.decode + off.checkedTokens + 1;
     const children = Object.fromEntries(Object.entries(folders).map(([name, folder]) => (
-        [name, new Child(path.join(folder, "run-blocks"), [model, threads, contextSize])]
+        [name, new Child(path.join(folder, "run-blocks"), [model, threads, contextSize, clock])]
     )));
     const both = (...words) => Object.fromEntries(Object.entries(children).map(([name, child]) => [name, () => child.ask(...words)]));
     try {
-        progress("comparing logits");
-        const checked = await takeTurns(both("logits", off.prefill, off.checkedTokens), 1);
-
-        const prefill = await takeTurns(both("prefill", off.prefill), off.prefillRounds, (round) => {
-            progress(`prefill of ${off.prefill}, patched and unpatched, round ${round + 1} of ${off.prefillRounds}`);
-        });
+        progress("logits");
+        const logits = await takeTurns(both("logits", off.prefill, off.checkedTokens), 1);
+        progress(`prefill of ${off.prefill}`);
+        const prefill = await takeTurns(both("prefill", off.prefill), off.prefillRounds);
+        progress("decode at 0");
         await takeTurns(both("fill", 0), 1);
         // the first token of a block wakes the threads
-        const decode = await takeTurns(both("decode", off.decode + 1), off.decodeRounds, (round) => {
-            progress(`decode at 0, patched and unpatched, round ${round + 1} of ${off.decodeRounds}`);
-        });
-
-        const seconds = (blocks, tokens) => blocks.map((block) => block.seconds.slice(-tokens));
-        const prefillTimes = (name) => seconds(prefill[name], 1).flat().map((time) => time / off.prefill);
-        const decodeTimes = (name) => seconds(decode[name], off.decode).flat();
-        const differing = [checked, prefill, decode].some((blocks) => (
-            new Set([...blocks.plain, ...blocks.theirs].map(({hash}) => hash)).size !== 1
-        ));
-        const row = {other: unpatched, goal, ...tokensPerSecond};
-        const rows = [
-            makeRow({...row, what: `off: prefill of ${off.prefill}`, plain: prefillTimes("plain"), theirs: prefillTimes("theirs")}),
-            makeRow({...row, what: "off: decode at 0", plain: decodeTimes("plain"), theirs: decodeTimes("theirs")})
-        ];
-        return {
-            rows,
-            notes: [
-                `off: the logits of ${off.prefill + off.checkedTokens} tokens, and of every measured block, ` +
-                `${differing ? "DIFFER from those" : "are bit for bit those"} of ${unpatched}`
-            ],
-            failed: differing
-        };
+        const decode = await takeTurns(both("decode", off.decode + 1), off.decodeRounds);
+        return {logits, prefill, decode};
     } finally {
         await Promise.all(Object.values(children).map((child) => child.end()));
     }
@@ -88,7 +106,7 @@ export async function compareInstructions({makeModel, sizes: {instructions}, pro
 async function countInstructions(folder, model, block) {
     const child = spawn("valgrind", [
         "--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=llama_decode",
-        path.join(folder, "run-blocks"), model, "1", "512"
+        path.join(folder, "run-blocks"), model, "1", "512", "wall"
     ], {stdio: ["pipe", "ignore", "pipe"]});
     child.stdin.end(`${block}\n`);
     const output = await text(child.stderr);

@@ -39,10 +39,11 @@ export function toMarkdown(result) {
     ].join("\n");
 }
 
-function describe({machine, model, threads, quick}) {
+function describe({machine, model, threads, clock, quick}) {
     const {cpu, cores, memoryGiB, platform, node, loadAtStart} = machine;
     return `${cpu}, ${cores} cores, ${memoryGiB} GiB, ${platform}, Node.js ${node}, load ${loadAtStart} at the start; ` +
-        `${model}, ${threads} ${threads === 1 ? "thread" : "threads"}${quick ? "; quick: few rounds, short texts" : ""}`;
+        `${model}, ${threads} ${threads === 1 ? "thread" : "threads"}` +
+        `${clock === "cpu" ? "; off and prefill and decode through Node.js: seconds of CPU time" : ""}${quick ? "; quick: few rounds, short texts" : ""}`;
 }
 
 function cells({what, unit, other, plain, steered, goal}) {

@@ -1,13 +1,14 @@
 // Short blocks of work on a model, one for each line of standard input, so that two builds of llama.cpp can take turns:
 //
-//   run-blocks MODEL.gguf THREADS CONTEXT
+//   run-blocks MODEL.gguf THREADS CONTEXT wall|cpu
 //
 //   prefill N      a prompt of N tokens in an empty context
 //   fill N         the same, but only to decode on top of it
 //   decode N       N tokens, one by one, each of them timed; then the context is as it was
 //   logits N M     a prompt of N tokens and M more, one by one, with the logits of all
 //
-// The answer is a line of JSON: `seconds` of each piece of work, and a hash of all logits that it yielded.
+// The answer is a line of JSON: `seconds` of each piece of work, as time passes or as all threads together compute, and a
+// hash of all logits that it yielded.
 
 #include "llama.h"
 
@@ -16,6 +17,7 @@
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <iostream>
 #include <random>
 #include <sstream>
@@ -23,6 +25,7 @@
 #include <vector>
 
 static llama_context * ctx;
+static bool            cpu_time = false;
 
 static uint64_t hash = 0;
 
@@ -69,11 +72,16 @@ static void evaluate_prompt(int n_tokens, bool all_logits = false) {
     }
 }
 
+static double now() {
+    return cpu_time ? double(std::clock()) / CLOCKS_PER_SEC :
+                      std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 template <typename F>
 static double time(F action) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = now();
     action();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return now() - start;
 }
 
 static std::vector<double> run_block(const std::string & line, int & n_filled) {
@@ -111,10 +119,11 @@ static std::vector<double> run_block(const std::string & line, int & n_filled) {
 }
 
 int main(int argc, char ** argv) {
-    if (argc != 4) {
-        fprintf(stderr, "usage: run-blocks MODEL.gguf THREADS CONTEXT\n");
+    if (argc != 5) {
+        fprintf(stderr, "usage: run-blocks MODEL.gguf THREADS CONTEXT wall|cpu\n");
         return 2;
     }
+    cpu_time = std::string(argv[4]) == "cpu";
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     llama_backend_init();
 
