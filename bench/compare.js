@@ -88,14 +88,14 @@ for (const part of flags.only) {
     if (leftOut != null)
         result.leftOut[part] = leftOut;
     result.failed ||= failed;
+    if (flags.markdown != null)
+        fs.writeFileSync(flags.markdown, toMarkdown(result)); // after each part, as all of them take a while
 }
 progress.stop();
 
 console.log(flags.json
     ? JSON.stringify(result, undefined, 4)
     : layOut(result));
-if (flags.markdown != null)
-    fs.writeFileSync(flags.markdown, toMarkdown(result));
 if (result.failed)
     process.exitCode = 1;
 
