@@ -1,0 +1,167 @@
+// Short blocks of work on a model, one for each line of standard input, so that two builds of llama.cpp can take turns:
+//
+//   run-blocks MODEL.gguf THREADS CONTEXT wall|cpu
+//
+//   prefill N      a prompt of N tokens in an empty context
+//   fill N         the same, but only to decode on top of it
+//   decode N       N tokens, one by one, each of them timed; then the context is as it was
+//   logits N M     a prompt of N tokens and M more, one by one, with the logits of all
+//
+// The answer is a line of JSON: `seconds` of each piece of work, as time passes or as all threads together compute, and a
+// hash of all logits that it yielded.
+
+#include "llama.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <iostream>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+static llama_context * ctx;
+static bool            cpu_time = false;
+
+static uint64_t hash = 0;
+
+// FNV-1a of the bits of the last batch's logits
+static void add_logits_to_hash(int n_outputs) {
+    const auto * bytes = reinterpret_cast<const unsigned char *>(llama_get_logits(ctx));
+    const size_t size  = sizeof(float) * llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx))) * n_outputs;
+    for (size_t i = 0; i < size; i++) {
+        hash = (hash ^ bytes[i]) * 1099511628211ull;
+    }
+}
+
+// the tokens at the positions from begin to end, the same ones at each call
+static void evaluate(int begin, int end, bool all_logits = false) {
+    llama_batch batch = llama_batch_init(end - begin, 0, 1);
+
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
+    for (int position = begin; position < end; position++) {
+        const int i        = batch.n_tokens++;
+        batch.token[i]     = std::minstd_rand(1 + position)() % n_vocab;
+        batch.pos[i]       = position;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = 0;
+        batch.logits[i]    = all_logits || position == end - 1;
+    }
+    if (llama_decode(ctx, batch) != 0) {
+        fprintf(stderr, "run-blocks: llama_decode failed at position %d\n", begin);
+        exit(1);
+    }
+    llama_synchronize(ctx);
+    llama_batch_free(batch);
+}
+
+static void evaluate_prompt(int n_tokens, bool all_logits = false) {
+    llama_memory_clear(llama_get_memory(ctx), false);
+
+    const int n_batch = llama_n_batch(ctx);
+    for (int begin = 0; begin < n_tokens; begin += n_batch) {
+        const int end = std::min(begin + n_batch, n_tokens);
+        evaluate(begin, end, all_logits);
+        if (all_logits) {
+            add_logits_to_hash(end - begin);
+        }
+    }
+}
+
+static double now() {
+    return cpu_time ? double(std::clock()) / CLOCKS_PER_SEC :
+                      std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+template <typename F>
+static double time(F action) {
+    const double start = now();
+    action();
+    return now() - start;
+}
+
+static std::vector<double> run_block(const std::string & line, int & n_filled) {
+    std::string        name;
+    int                n_tokens = 0;
+    int                n_more   = 0;
+    std::istringstream words(line);
+    words >> name >> n_tokens >> n_more;
+
+    std::vector<double> seconds;
+    if (name == "prefill" || name == "fill") {
+        seconds.push_back(time([&] { evaluate_prompt(n_tokens); }));
+        n_filled = n_tokens;
+        if (n_tokens > 0) {
+            add_logits_to_hash(1);
+        }
+    } else if (name == "decode") {
+        for (int i = 0; i < n_tokens; i++) {
+            seconds.push_back(time([&] { evaluate(n_filled + i, n_filled + i + 1); }));
+            add_logits_to_hash(1);
+        }
+        llama_memory_seq_rm(llama_get_memory(ctx), 0, n_filled, -1);
+    } else if (name == "logits") {
+        evaluate_prompt(n_tokens, true);
+        for (int i = 0; i < n_more; i++) {
+            evaluate(n_tokens + i, n_tokens + i + 1);
+            add_logits_to_hash(1);
+        }
+        n_filled = n_tokens + n_more;
+    } else {
+        fprintf(stderr, "run-blocks: there is no block \"%s\"\n", name.c_str());
+        exit(2);
+    }
+    return seconds;
+}
+
+int main(int argc, char ** argv) {
+    if (argc != 5) {
+        fprintf(stderr, "usage: run-blocks MODEL.gguf THREADS CONTEXT wall|cpu\n");
+        return 2;
+    }
+    cpu_time = std::string(argv[4]) == "cpu";
+    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    llama_backend_init();
+
+    llama_model_params model_params = llama_model_default_params();
+    model_params.n_gpu_layers       = 0;
+    llama_model * model             = llama_model_load_from_file(argv[1], model_params);
+    if (model == nullptr) {
+        fprintf(stderr, "run-blocks: cannot load %s\n", argv[1]);
+        return 1;
+    }
+
+    // as node-llama-cpp sets them
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx                = atoi(argv[3]);
+    params.n_batch = params.n_ubatch = std::min<uint32_t>(params.n_ctx, 512);
+    params.n_threads                 = atoi(argv[2]);
+    params.n_threads_batch           = params.n_threads;
+    params.flash_attn_type           = LLAMA_FLASH_ATTN_TYPE_AUTO;
+    ctx                              = llama_init_from_model(model, params);
+    if (ctx == nullptr) {
+        fprintf(stderr, "run-blocks: cannot make a context\n");
+        return 1;
+    }
+
+    int n_filled = 0;
+    for (std::string line; std::getline(std::cin, line);) {
+        hash                              = 14695981039346656037ull;
+        const std::vector<double> seconds = run_block(line, n_filled);
+
+        printf("{\"seconds\":[");
+        for (size_t i = 0; i < seconds.size(); i++) {
+            printf("%s%.9f", i == 0 ? "" : ",", seconds[i]);
+        }
+        printf("],\"hash\":\"%016" PRIx64 "\"}\n", hash);
+        fflush(stdout);
+    }
+    llama_free(ctx);
+    llama_model_free(model);
+    llama_backend_free();
+    return 0;
+}
