@@ -9,7 +9,7 @@ import {runMain, UserError} from "./lib/main.js";
 import {packageRoot} from "./lib/paths.js";
 import {findCommand} from "./lib/tools.js";
 
-const nativeFolders = ["native/addon", "native/overlay", "bench/native", "test/architectures", "test/instructions", "test/native"];
+const nativeFolders = ["native/addon", "native/overlay", "bench/native", "test/architectures", "test/instructions", "test/kernels", "test/native"];
 const nativeFile = /\.(c|cc|cpp|h|hpp|cu|cuh|m|metal)$/;
 
 await runMain("lint", () => {

@@ -1,0 +1,330 @@
+#include "attention-case.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <iterator>
+#include <random>
+
+float attention_case::scale() const {
+    return 1.0f / std::sqrt((float) d_k);
+}
+
+float attention_case::slope(int64_t head) const {
+    if (max_bias <= 0.0f) {
+        return 1.0f;
+    }
+    const int64_t n  = (int64_t) 1 << (int) std::floor(std::log2((double) n_head));
+    const float   m0 = std::pow(2.0f, -max_bias / n);
+    const float   m1 = std::pow(2.0f, -max_bias / 2.0f / n);
+    return head < n ? std::pow(m0, head + 1) : std::pow(m1, 2 * (head - n) + 1);
+}
+
+int32_t attention_case::own_of(int64_t row) const {
+    const int64_t i      = row % n_q;
+    const int64_t stream = row / n_q / n_head;
+    // streams are filled unevenly
+    return mask ? std::max<int64_t>(n_kv - n_q + i - stream * 3, 0) : n_kv - n_q + i;
+}
+
+std::vector<attention_case> attention_cases() {
+    std::vector<attention_case> cases;
+
+    const auto add = [&](const std::string & name, auto && change) {
+        attention_case c;
+        change(c);
+        c.name = name;
+        cases.push_back(c);
+    };
+
+    // numbers of queries and cells, also those that fill no tile
+    for (const int64_t n_q : { 1, 2, 7, 33, 70 }) {
+        for (const int64_t n_kv : { 5, 96, 256, 1031 }) {
+            if (n_q <= n_kv) {
+                add("queries " + std::to_string(n_q) + ", cells " + std::to_string(n_kv), [&](attention_case & c) {
+                    c.n_q  = n_q;
+                    c.n_kv = n_kv;
+                });
+            }
+        }
+    }
+    add("long decode", [](attention_case & c) { c.n_kv = 4096; });
+
+    for (const ggml_type type : { GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_0,
+             GGML_TYPE_Q4_1, GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL }) {
+        for (const int64_t n_q : { 1, 40 }) {
+            add(std::string(ggml_type_name(type)) + ", queries " + std::to_string(n_q), [&](attention_case & c) {
+                c.type_k = type;
+                c.type_v = type;
+                c.n_q    = n_q;
+                c.n_kv   = 544;
+            });
+        }
+    }
+    add("q8_0 keys, f16 values", [](attention_case & c) { c.type_k = GGML_TYPE_Q8_0; });
+
+    for (const int64_t d : { 32, 40, 80, 96, 112, 128, 256 }) {
+        for (const int64_t n_q : { 1, 20 }) {
+            add("head size " + std::to_string(d) + ", queries " + std::to_string(n_q), [&](attention_case & c) {
+                c.d_k = d;
+                c.d_v = d;
+                c.n_q = n_q;
+            });
+        }
+    }
+    for (const int64_t n_q : { 1, 20 }) {
+        const std::string queries = ", queries " + std::to_string(n_q);
+
+        add("MLA" + queries, [&](attention_case & c) {
+            c.d_k       = 576;
+            c.d_v       = 512;
+            c.n_head    = 16;
+            c.n_head_kv = 1;
+            c.n_q       = n_q;
+            c.mla       = true;
+        });
+        add("keys of 192, values of 128" + queries, [&](attention_case & c) {
+            c.d_k    = 192;
+            c.d_v    = 128;
+            c.n_head = c.n_head_kv = 8;
+            c.n_q                  = n_q;
+        });
+        add("every head its own keys" + queries, [&](attention_case & c) {
+            c.n_head = c.n_head_kv = 4;
+            c.n_q                  = n_q;
+        });
+        add("8 heads to a key head" + queries, [&](attention_case & c) {
+            c.n_head    = 8;
+            c.n_head_kv = 1;
+            c.n_q       = n_q;
+        });
+        add("sinks" + queries, [&](attention_case & c) {
+            c.sinks = true;
+            c.n_q   = n_q;
+        });
+        add("soft cap" + queries, [&](attention_case & c) {
+            c.logit_softcap = 10.0f;
+            c.n_q           = n_q;
+        });
+        add("ALiBi" + queries, [&](attention_case & c) {
+            c.max_bias = 8.0f;
+            c.n_q      = n_q;
+        });
+        add("no mask" + queries, [&](attention_case & c) {
+            c.mask = false;
+            c.n_q  = n_q;
+        });
+        add("3 streams" + queries, [&](attention_case & c) {
+            c.n_stream = 3;
+            c.n_q      = n_q;
+        });
+        add("streams, sinks, soft cap, q8_0, normalized" + queries, [&](attention_case & c) {
+            c.n_stream      = 2;
+            c.sinks         = true;
+            c.logit_softcap = 12.0f;
+            c.type_k = c.type_v = GGML_TYPE_Q8_0;
+            c.normalize         = true;
+            c.n_q               = n_q;
+        });
+        add("normalized" + queries, [&](attention_case & c) {
+            c.normalize = true;
+            c.n_q       = n_q;
+        });
+        add("flat rows, nothing is listed" + queries, [&](attention_case & c) {
+            c.sharpness = 0.1f;
+            c.n_kv      = 1024;
+            c.n_q       = n_q;
+        });
+        add("most keys are listed" + queries, [&](attention_case & c) {
+            c.sharpness = 0.1f;
+            c.n_kv      = 64;
+            c.n_q       = n_q;
+        });
+        add("low threshold" + queries, [&](attention_case & c) {
+            c.threshold = 0.0005f;
+            c.n_kv      = 2048;
+            c.sharpness = 1.0f;
+            c.n_q       = n_q;
+        });
+        add("high threshold" + queries, [&](attention_case & c) {
+            c.threshold = 0.6f;
+            c.n_q       = n_q;
+        });
+    }
+    return cases;
+}
+
+static std::vector<uint8_t> quantize(
+    const std::vector<float> & values, int64_t n_per_row, ggml_type type, std::vector<float> & back) {
+    const int64_t n_rows = values.size() / n_per_row;
+
+    std::vector<uint8_t> rows(n_rows * ggml_row_size(type, n_per_row));
+    if (type == GGML_TYPE_F32) {
+        std::copy_n((const uint8_t *) values.data(), rows.size(), rows.data());
+        back = values;
+    } else {
+        ggml_quantize_chunk(type, values.data(), rows.data(), 0, n_rows, n_per_row, nullptr);
+        back.resize(values.size());
+        ggml_get_type_traits(type)->to_float(rows.data(), back.data(), values.size());
+    }
+    return rows;
+}
+
+attention_inputs make_attention_inputs(const attention_case & c) {
+    std::mt19937                    random(1);
+    std::normal_distribution<float> normal;
+
+    const auto make = [&](int64_t n, float deviation) {
+        std::vector<float> values(n);
+        for (float & value : values) {
+            value = deviation * normal(random);
+        }
+        return values;
+    };
+
+    attention_inputs in;
+    in.q = make(c.n_stream * c.n_head * c.n_q * c.d_k, c.sharpness);
+    in.k = quantize(make(c.n_stream * c.n_head_kv * c.n_kv * c.d_k, 1.0f), c.d_k, c.type_k, in.k_f32);
+    if (c.mla) {
+        for (int64_t row = 0; row < c.n_stream * c.n_head_kv * c.n_kv; ++row) {
+            in.v_f32.insert(in.v_f32.end(), in.k_f32.begin() + row * c.d_k, in.k_f32.begin() + row * c.d_k + c.d_v);
+        }
+    } else {
+        in.v = quantize(make(c.n_stream * c.n_head_kv * c.n_kv * c.d_v, 1.0f), c.d_v, c.type_v, in.v_f32);
+    }
+
+    for (int64_t stream = 0; stream < c.n_stream; ++stream) {
+        for (int64_t i = 0; i < c.n_q; ++i) {
+            // a cell in the middle is of another sequence or empty
+            const int64_t own  = c.own_of(stream * c.n_head * c.n_q + i);
+            const int64_t hole = own > 8 ? own / 2 : -1;
+
+            in.own.push_back(own);
+            in.strength.push_back(i % 5 == 3 ? 0.0f : i % 5 == 4 ? -0.5f : 0.2f + 0.1f * i);
+            for (int64_t j = 0; c.mask && j < c.n_kv; ++j) {
+                const float value = j > own || j == hole ? -INFINITY : c.max_bias > 0.0f ? (float) (j - own) : 0.0f;
+                in.mask.push_back(ggml_fp32_to_fp16(value));
+            }
+        }
+    }
+    for (int64_t head = 0; head < c.n_head; ++head) {
+        in.gain.push_back(head == 1 ? 0.0f : 1.0f - 0.1f * head);
+        if (c.sinks) {
+            in.sinks.push_back(head == 0 ? 30.0f : normal(random));
+        }
+    }
+    return in;
+}
+
+attention_reference compute_attention_reference(const attention_case & c, const attention_inputs & in) {
+    attention_reference ref;
+    ref.weights.resize(c.n_stream * c.n_head * c.n_q * c.n_kv);
+    ref.log_sum.resize(c.n_stream * c.n_head * c.n_q);
+    ref.pattern.resize(c.n_stream * c.n_head * c.n_q);
+    ref.plain.resize(c.n_stream * c.n_q * c.n_head * c.d_v);
+    ref.boosted.resize(ref.plain.size());
+
+    for (int64_t row = 0; row < c.n_stream * c.n_head * c.n_q; ++row) {
+        const int64_t i       = row % c.n_q;
+        const int64_t head    = row / c.n_q % c.n_head;
+        const int64_t stream  = row / c.n_q / c.n_head;
+        const int64_t kv_head = stream * c.n_head_kv + head / (c.n_head / c.n_head_kv);
+        const float * q       = in.q.data() + row * c.d_k;
+
+        std::vector<double> scores(c.n_kv);
+        for (int64_t j = 0; j < c.n_kv; ++j) {
+            const float * k   = in.k_f32.data() + (kv_head * c.n_kv + j) * c.d_k;
+            double        sum = 0.0;
+            for (int64_t d = 0; d < c.d_k; ++d) {
+                sum += (double) q[d] * k[d];
+            }
+            sum *= c.scale();
+            if (c.logit_softcap > 0.0f) {
+                sum = c.logit_softcap * std::tanh(sum / c.logit_softcap);
+            }
+            if (c.mask) {
+                sum += c.slope(head) * ggml_fp16_to_fp32(in.mask[(stream * c.n_q + i) * c.n_kv + j]);
+            }
+            scores[j] = sum;
+        }
+        double max = *std::max_element(scores.begin(), scores.end());
+        if (c.sinks) {
+            max = std::max(max, (double) in.sinks[head]);
+        }
+        double sum = c.sinks ? std::exp(in.sinks[head] - max) : 0.0;
+        for (const double score : scores) {
+            sum += std::exp(score - max);
+        }
+        ref.log_sum[row] = max + std::log(sum);
+
+        const double factor = 1.0 + (double) in.strength[stream * c.n_q + i] * in.gain[head];
+        const int    own    = in.own[stream * c.n_q + i];
+        double *     w      = ref.weights.data() + row * c.n_kv;
+        double       total  = 1.0; // what the sink takes is part of it
+        for (int64_t j = 0; j < c.n_kv; ++j) {
+            w[j] = std::exp(scores[j] - ref.log_sum[row]);
+            if (w[j] > c.threshold && j != own) {
+                ref.pattern[row].push_back(j);
+                total += w[j] * (factor - 1.0);
+            }
+        }
+
+        double * plain   = ref.plain.data() + ((stream * c.n_q + i) * c.n_head + head) * c.d_v;
+        double * boosted = ref.boosted.data() + ((stream * c.n_q + i) * c.n_head + head) * c.d_v;
+        auto     listed  = ref.pattern[row].begin();
+        for (int64_t j = 0; j < c.n_kv; ++j) {
+            double changed = w[j];
+            if (listed != ref.pattern[row].end() && *listed == j) {
+                changed *= factor;
+                ++listed;
+            }
+            if (c.normalize) {
+                changed /= total;
+            }
+            const float * v = in.v_f32.data() + (kv_head * c.n_kv + j) * c.d_v;
+            for (int64_t d = 0; d < c.d_v; ++d) {
+                plain[d] += w[j] * v[d];
+                boosted[d] += changed * v[d];
+            }
+        }
+    }
+    return ref;
+}
+
+int64_t count_pattern_errors(
+    const attention_case & c, const attention_reference & ref, int64_t row, const int32_t * cells, int64_t n_cells) {
+    const double         margin = ggml_is_quantized(c.type_k) ? 0.15 : c.type_k == GGML_TYPE_BF16 ? 0.1 : 0.02;
+    const double *       w      = ref.weights.data() + row * c.n_kv;
+    std::vector<int32_t> actual(cells, cells + n_cells);
+    // an unsorted list is wrong whatever is in it
+    if (std::adjacent_find(actual.begin(), actual.end(), std::greater_equal<int32_t>()) != actual.end()) {
+        return n_cells;
+    }
+    std::vector<int32_t> differ;
+    std::set_symmetric_difference(
+        actual.begin(), actual.end(), ref.pattern[row].begin(), ref.pattern[row].end(), std::back_inserter(differ));
+    const int32_t own = c.own_of(row);
+    return std::count_if(differ.begin(), differ.end(), [&](int32_t cell) {
+        return cell < 0 || cell >= c.n_kv || cell == own || std::fabs(w[cell] / c.threshold - 1.0) > margin;
+    });
+}
+
+// upstream's limit for flash attention
+double attention_output_limit(const attention_case &) {
+    return 5e-4;
+}
+
+double attention_effect_limit(const attention_case & c) {
+    // normalizing changes little, and the CPU sums values up in F16
+    return c.normalize ? 1e-2 : ggml_is_quantized(c.type_k) || c.type_k == GGML_TYPE_BF16 ? 5e-3 : 1e-3;
+}
+
+double attention_nmse(const std::vector<double> & expected, const std::vector<double> & actual) {
+    double error = 0.0;
+    double total = 0.0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+        error += (expected[i] - actual[i]) * (expected[i] - actual[i]);
+        total += expected[i] * expected[i];
+    }
+    return error / std::max(total, 1e-30);
+}
