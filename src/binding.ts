@@ -26,6 +26,9 @@ export type Binding = {
     /** ours; node-llama-cpp's own builds lack it. Throws a TypeError if the context is of another addon. */
     readonly AddonAttentionEmulation?: new (context: AddonContext) => AddonAttentionEmulation,
 
+    /** ours, as above */
+    readonly AddonAttentionCapture?: new (context: AddonContext) => AddonAttentionCapture,
+
     /** ours */
     readonly AddonRpcServers: new (addresses: readonly string[]) => AddonRpcServers,
 
@@ -80,6 +83,76 @@ export type AddonLayerReport = {
     emulated: boolean,
     fused: boolean,
     reason?: string
+};
+
+/** native/addon/AddonAttentionCapture.h. Any of its methods throws if the context is disposed, or a setting is refused. */
+export type AddonAttentionCapture = {
+    /** whether each layer has attention, and the largest number of query heads of any */
+    getAttentionLayers(): {layers: boolean[], heads: number},
+    enable(settings: AddonCaptureSettings): void,
+    disable(): void,
+
+    /** forgets what was captured */
+    clear(): void,
+    readMeasures(): AddonMeasures,
+
+    /** @param take - they are no longer kept */
+    readRows(take: boolean): AddonRows
+};
+
+export type AddonCaptureSettings = {
+    sequenceId: number,
+    layers: Int32Array,
+    heads: Int32Array,
+    allQueries: boolean,
+
+    /** positions, ascending */
+    queries: Int32Array,
+    sourceLayer: number,
+    threshold: number,
+    topK: number,
+    weights: boolean,
+    hiddenStates: boolean,
+
+    /** number of tokens, 0: none */
+    logitLens: number,
+
+    /** of each token of the vocabulary */
+    tokenClasses: Uint8Array,
+
+    /** tokens that are in the sequence already */
+    past: Int32Array
+};
+
+/** Shapes as in src/inspect/inspection.ts */
+export type AddonMeasures = {
+    layers: Int32Array,
+    queries: number,
+    tokens: Int32Array,
+    entropy: Float32Array,
+    firstTokenMass: Float32Array,
+    agreement: Float32Array,
+    keysPerRow: Float32Array,
+    classMass: Float32Array,
+    received: Float32Array,
+    receivedBy: Uint32Array,
+
+    /** memory that computing takes for the largest batch so far */
+    scratchBytes: number
+};
+
+export type AddonRows = {
+    layers: Int32Array,
+    rowIndices: Uint32Array,
+
+    /** width of a row of weights */
+    tokenCount: number,
+    topKeys: Uint32Array,
+    topWeights: Float32Array,
+    weights?: Float32Array,
+    hiddenStates?: Float32Array,
+    lensTokens?: Uint32Array,
+    lensLogProbabilities?: Float32Array
 };
 
 export type LlamaCreateOptions = {
@@ -170,7 +243,7 @@ export type DecodeQueue = {
 };
 
 export type DecodeRequest = {
-    sequenceId: number,
+    readonly sequenceId: number,
 
     /** Called when the request's tokens have been through a batch; the next batch waits for it. */
     afterBatchAction?(sequenceStateLength: number): void | Promise<void>

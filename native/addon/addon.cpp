@@ -1,3 +1,4 @@
+#include "AddonAttentionCapture.h"
 #include "AddonAttentionEmulation.h"
 #include "AddonRpcServers.h"
 #include "node-llama-cpp.h"
@@ -6,6 +7,7 @@
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
     initNodeLlamaCpp(env, exports);
     AddonAttentionEmulation::init(exports);
+    AddonAttentionCapture::init(exports);
     AddonRpcServers::init(exports);
     return exports;
 }

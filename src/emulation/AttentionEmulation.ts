@@ -10,6 +10,14 @@ import type {AttentionEmulationReport} from "./report.js";
 /** The emulation of each context that has one. */
 const attached = new WeakMap<LlamaContext, AttentionEmulation>();
 
+/** @internal */
+export function emulationOf(context: LlamaContext): AttentionEmulation | undefined {
+    const emulation = attached.get(context);
+    return emulation?.disposed === false
+        ? emulation
+        : undefined;
+}
+
 /** Emulation on one context, made by {@link emulateAttention}. It lasts until it is disposed, or its context is. */
 export class AttentionEmulation {
     /** The options that it was made with, defaults filled in. */
@@ -37,7 +45,7 @@ export class AttentionEmulation {
             throw new TypeError(
                 "The context belongs to a llama.cpp without emulation: get its Llama instance from reattend's getLlama, not from node-llama-cpp's"
             );
-        if (attached.get(context)?.disposed === false)
+        if (emulationOf(context) != null)
             throw new Error("The context has an emulation already: change that one's strength, or dispose it first");
 
         this.context = context;

@@ -26,7 +26,8 @@ export function emulateAttention(target: AttentionEmulationTarget, options: Atte
     return new AttentionEmulation(contextOf(target), options);
 }
 
-function contextOf(target: unknown): LlamaContext {
+/** @internal */
+export function contextOf(target: unknown): LlamaContext {
     if (target instanceof Object) {
         for (const context of [target as LlamaContext, heldContextOf(target)]) {
             if (context != null && addonContextOf(context) != null)

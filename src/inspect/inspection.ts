@@ -1,50 +1,104 @@
-// What attention capture gives, and what `reattend inspect` prints of it. Arrays are row-major typed arrays.
+import type {TokenClass} from "./tokenClasses.js";
 
-/** What one evaluated text gave, plain or steered. n = tokens, L = layers captured, H = heads captured, K = topK. */
-export type CapturedAttention = {
-    /** indices of the layers and heads that the arrays below hold, ascending */
-    layers: number[],
-    heads: number[],
-    queries: number,                     // n: rows seen (each token of the text is one query row)
+/**
+ * What a capture saw. All arrays are row-major.
+ *
+ * n: tokens of the sequence, by position; L: captured layers; H: captured heads; R: kept query rows; K: `topK`.
+ * Measures are of all query rows since the capture began, `NaN` where a layer has no such head.
+ */
+export type CapturedAttention = CapturedRows & {
+    /** Number of query rows that the measures are of: each evaluated token is one. */
+    readonly queries: number,
 
-    /** Means over query rows, F32 [L][H]. */
-    entropy: Float32Array,               // nats, of the (renormalised) row
-    firstTokenMass: Float32Array,
-    nonSemanticMass: Float32Array,       // special + space + punctuation
-    agreement: Float32Array,             // mass on the keys that the source layer's pattern lists for that row and head (own key excluded); the source layer itself too
-    keysPerRow: Float32Array,            // weights above the threshold, own key excluded
-    /** F32 [L][H][4], mean mass per token class: special, space, punctuation, word */
-    classMass: Float32Array,
+    /** Ids of the sequence's tokens, Int32 `[n]`; `-1` where a token is not known, as it was in the cache before. */
+    readonly tokens: Int32Array,
 
-    /** F32 [L][H][n]: the mean weight that a token receives from the queries that can see it, itself excluded. */
-    received: Float32Array,
-    /** U32 [L][H][n]: by how many queries a token's weight exceeds the threshold (outliers: table like the paper's) */
-    receivedBy: Uint32Array,
+    /** Entropy of a row in nats, its weights divided by their sum; mean over rows, F32 `[L][H]`. */
+    readonly entropy: Float32Array,
 
-    /** The strongest keys of every captured query row: U32/F32 [L][H][rows][K], padded with 0xffffffff / 0. rows = rowIndices.length */
-    rowIndices: Uint32Array,             // which query rows are kept (option `queries`; default all where topK is given)
-    topKeys: Uint32Array,
-    topWeights: Float32Array,
-    /** Whole rows, when asked: F32 [L][H][rows][n] */
-    weights?: Float32Array,
+    /** Weight of the sequence's first token; mean over rows, F32 `[L][H]`. */
+    readonly firstTokenMass: Float32Array,
 
-    /** when asked: F32 [L][n][width], the residual stream after each captured layer; logit lens: token ids and log-probabilities [L][n][k] */
-    hiddenStates?: Float32Array,
-    logitLens?: {tokens: Uint32Array, logProbabilities: Float32Array, k: number},
+    /** Weight of tokens that are special, space or punctuation; mean over rows, F32 `[L][H]`. */
+    readonly nonSemanticMass: Float32Array,
 
-    /** access by stable name: "layers.12.attention.entropy", "layers.12.attention.pattern", "layers.12.hiddenState", ... */
-    get(name: string): Float32Array | Uint32Array
+    /**
+     * Weight of the keys in the row's pattern: the keys that the same head of the source layer gives more than the threshold, without
+     * the query's own key. Mean over rows, F32 `[L][H]`; `NaN` in layers before the source layer, or with another number of heads.
+     */
+    readonly agreement: Float32Array,
+
+    /** Number of weights above the threshold, without the query's own key; mean over rows, F32 `[L][H]`. */
+    readonly keysPerRow: Float32Array,
+
+    /** Weight of each class of tokens, in the order of {@link tokenClasses}; mean over rows, F32 `[L][H][4]`. */
+    readonly classMass: Float32Array,
+
+    /** Weight that a token receives, mean over the queries that see it, itself left out; F32 `[L][H][n]`. */
+    readonly received: Float32Array,
+
+    /** How many queries give a token more than the threshold, itself left out; U32 `[L][H][n]`. */
+    readonly receivedBy: Uint32Array
 };
 
-export type TokenClass = "special" | "space" | "punctuation" | "word";
+/** The query rows that a capture keeps, see {@link CapturedAttention}. */
+export type CapturedRows = {
+    /** Indices of the captured layers, ascending. Layers without attention that could be captured are left out. */
+    readonly layers: readonly number[],
+
+    /** Indices of the captured query heads, ascending. */
+    readonly heads: readonly number[],
+
+    /** Positions of the kept query rows, U32 `[R]`. */
+    readonly rowIndices: Uint32Array,
+
+    /** Positions of the strongest keys of each row, strongest first, U32 `[L][H][R][K]`; `0xffffffff` where a row has fewer. */
+    readonly topKeys: Uint32Array,
+
+    /** Their weights, F32 `[L][H][R][K]`; `0` where a row has fewer. */
+    readonly topWeights: Float32Array,
+
+    /** Whole rows of weights, F32 `[L][H][R][n]`, if asked for. */
+    readonly weights?: Float32Array,
+
+    /**
+     * The residual stream after each layer, F32 `[L][R][width]`, if asked for. `NaN` where a layer did not compute it: most models
+     * compute the last layer only for tokens whose logits are wanted.
+     */
+    readonly hiddenStates?: Float32Array,
+
+    /** The most probable next tokens if the model ended after each layer, if asked for. */
+    readonly logitLens?: {
+        /** U32 `[L][R][k]`, most probable first; `0xffffffff` where {@link CapturedRows.hiddenStates} would be `NaN` */
+        readonly tokens: Uint32Array,
+
+        /** F32 `[L][R][k]`, natural logarithms */
+        readonly logProbabilities: Float32Array,
+        readonly k: number
+    },
+
+    /**
+     * A part of an array, without copying, by a name that stays the same whatever layers are captured: `"layers.12.attention.entropy"`
+     * is a `[H]`, `"layers.12.attention.pattern"` a `[H][R][n]`, the weights themselves.
+     * @throws {RangeError} if there is no such name; the message lists them
+     */
+    get(name: string): Float32Array | Uint32Array,
+
+    /** The names that {@link CapturedRows.get} knows. */
+    names(): string[]
+};
 
 /** What `reattend inspect --json` prints and the HTML report embeds. */
 export type Inspection = {
     version: 1,
-    reattend: string,                    // version of the package
+
+    /** version of the package */
+    reattend: string,
     model: {file: string, name: string, architecture: string, layers: number, heads: number},
     options: {strength: number, threshold: number, sourceLayer: number, schedule: unknown, pattern: string, normalize: boolean},
     tokens: Array<{id: number, text: string, class: TokenClass}>,
     plain: CapturedAttention,
     steered: CapturedAttention
 };
+
+export type {TokenClass};

@@ -73,7 +73,8 @@ void llm_graph_input_attn_emulation::set_input(const llama_ubatch * ubatch) {
 llm_attn_own_cells::llm_attn_own_cells(ggml_tensor * k_idxs, const ggml_tensor * k) :
     known(true),
     k_idxs(k_idxs),
-    kv_size(k->nb[3] / k->nb[2]) {}
+    kv_size(k->nb[3] / k->nb[2]),
+    storage(k->view_src) {}
 
 llm_attn_emulation::llm_attn_emulation(const llm_graph_context & graph) {
     const auto & topology = graph.cparams.attn_emulation;

@@ -20,6 +20,8 @@ struct llm_attn_own_cells {
         nullptr;         // where the batch's keys are stored, I64 [n_tokens]; null: a key is at its token's index
     int64_t kv_size = 0; // cells of a stream: k_idxs count them through all streams
 
+    const ggml_tensor * storage = nullptr; // the cache's tensor that holds the keys
+
     llm_attn_own_cells() = default;
 
     static llm_attn_own_cells token_index() {

@@ -213,6 +213,9 @@ std::unique_lock<std::mutex> llama_context::apply_attn_emulation() {
     if (attn_emulation.take(cparams.attn_emulation, only_dense)) {
         sched_need_reserve = true;
     }
+    if (attn_capture.take(cparams.attn_capture)) {
+        sched_need_reserve = true;
+    }
     return lock;
 }
 

@@ -1,0 +1,291 @@
+#include "llama-attn-capture-state.h"
+
+#include "llama-attn-capture-settings.h"
+#include "llama-attn-emulation-settings.h"
+#include "llama-context.h"
+#include "llama-kv-cache-dsa-iswa.h"
+#include "llama-kv-cache-dsa.h"
+#include "llama-kv-cache-dsv4.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-kv-cache-msa.h"
+#include "llama-kv-cache.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cmath>
+
+//
+// llama_attn_capture
+//
+
+void llama_attn_capture::set(handle next) {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    pending = std::move(next);
+}
+
+llama_attn_capture::handle llama_attn_capture::get() {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    return pending;
+}
+
+bool llama_attn_capture::take(handle & running) {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    const bool changed = running != pending;
+    running            = pending;
+
+    return changed;
+}
+
+//
+// llama_attn_capture_recording
+//
+
+void llama_attn_capture_recording::clear() {
+    n_rows = 0;
+    rows.clear();
+    for (auto & layer : layers) {
+        layer.n_rows     = 0;
+        layer.n_patterns = 0;
+        layer.seen_by.clear();
+        for (auto & head : layer.heads) {
+            head = {};
+        }
+    }
+}
+
+//
+// llama_attn_capture_state
+//
+
+size_t llama_attn_capture_scratch::size() const {
+    return sizeof(float) * (q.capacity() + k.capacity() + scores.capacity() + sum.capacity()) +
+        sizeof(uint32_t) * (above.capacity() + seen.capacity());
+}
+
+llama_attn_capture_state::llama_attn_capture_state(const llama_model & model, const llama_attn_emulation & emulation,
+    llama_memory_i * memory, const llama_attn_capture_options & options) :
+    model(model),
+    emulation(emulation),
+    memory(memory),
+    scratch(GGML_MAX_N_THREADS) {
+    recording.options = options;
+    recording.n_embd  = model.hparams.n_embd;
+    recording.tokens  = options.past;
+    recording.layers.resize(options.layers.size());
+    for (auto & layer : recording.layers) {
+        layer.heads.resize(options.heads.size());
+    }
+
+    layer_index.resize(std::max<int32_t>(model.hparams.n_layer(), model.hparams.dec_n_layer), -1);
+    for (size_t i = 0; i < options.layers.size(); ++i) {
+        layer_index[options.layers[i]] = i;
+    }
+}
+
+bool llama_attn_capture_state::keeps_rows() const {
+    const auto & options = recording.options;
+
+    return options.top_k > 0 || options.weights || options.hidden_states || options.lens_k > 0;
+}
+
+bool llama_attn_capture_state::is_kept(int32_t pos) const {
+    const auto & options = recording.options;
+
+    return keeps_rows() &&
+        (options.all_queries || std::binary_search(options.queries.begin(), options.queries.end(), pos));
+}
+
+void llama_attn_capture_state::begin(const llama_ubatch & ubatch) {
+    const auto & options = recording.options;
+
+    rows.clear();
+    output_index.assign(ubatch.n_tokens, -1);
+    kept     = nullptr;
+    strength = emulation.values.strength_of(options.seq_id);
+
+    std::vector<int32_t> positions;
+    int32_t              first     = INT32_MAX;
+    int32_t              last      = -1;
+    int32_t              n_outputs = 0;
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        if (ubatch.output[i]) {
+            output_index[i] = n_outputs++;
+        }
+        if (ubatch.seq_id[i][0] != options.seq_id) {
+            continue;
+        }
+        const int32_t pos = ubatch.pos[i];
+        first             = std::min(first, pos);
+        last              = std::max(last, pos);
+        rows.push_back({ (int32_t) i, pos, is_kept(pos) ? (int32_t) positions.size() : -1 });
+        if (rows.back().kept >= 0) {
+            positions.push_back(pos);
+        }
+    }
+    if (rows.empty()) {
+        return;
+    }
+
+    auto & tokens = recording.tokens;
+    if (first < (int32_t) tokens.size()) {
+        // what was there has been taken back: sums can't be, so they start anew
+        recording.clear();
+        tokens.resize(first);
+    }
+    tokens.resize(std::max<size_t>(tokens.size(), last + 1), -1);
+    if (ubatch.token) {
+        for (const auto & row : rows) {
+            tokens[row.pos] = ubatch.token[row.token];
+        }
+    }
+    recording.n_rows += rows.size();
+
+    for (auto & layer : recording.layers) {
+        layer.seen_by.resize(tokens.size());
+        for (auto & head : layer.heads) {
+            head.received.resize(tokens.size());
+            head.received_by.resize(tokens.size());
+        }
+    }
+
+    if (positions.empty()) {
+        return;
+    }
+    recording.rows.emplace_back();
+    kept            = &recording.rows.back();
+    kept->positions = std::move(positions);
+    kept->n_tokens  = tokens.size();
+
+    const size_t per_layer = kept->positions.size();
+    const size_t n_layer   = options.layers.size();
+    const size_t n_rows    = n_layer * options.heads.size() * per_layer;
+    kept->top_keys.resize(n_rows * options.top_k, UINT32_MAX);
+    kept->top_weights.resize(n_rows * options.top_k, 0.0f);
+    if (options.weights) {
+        kept->weights.resize(n_rows * kept->n_tokens, 0.0f);
+    }
+    if (options.hidden_states) {
+        kept->hidden_states.resize(n_layer * per_layer * recording.n_embd, NAN);
+    }
+    kept->lens_tokens.resize(n_layer * per_layer * options.lens_k, UINT32_MAX);
+    kept->lens_logprobs.resize(n_layer * per_layer * options.lens_k, NAN);
+}
+
+//
+// caches
+//
+
+static void add(std::vector<const llama_kv_cache *> & caches, const llama_kv_cache * cache) {
+    if (cache) {
+        caches.push_back(cache);
+    }
+}
+
+static void add(std::vector<const llama_kv_cache *> & caches, const llama_kv_cache_iswa * cache) {
+    if (cache) {
+        add(caches, cache->get_base());
+        add(caches, cache->get_swa());
+    }
+}
+
+static std::vector<const llama_kv_cache *> caches_of(llama_memory_i * memory) {
+    std::vector<const llama_kv_cache *> caches;
+    if (const auto * plain = dynamic_cast<llama_kv_cache *>(memory)) {
+        add(caches, plain);
+    } else if (const auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+        add(caches, iswa);
+    } else if (const auto * hybrid = dynamic_cast<llama_memory_hybrid *>(memory)) {
+        add(caches, hybrid->get_mem_attn());
+    } else if (const auto * hybrid_iswa = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
+        add(caches, hybrid_iswa->get_mem_attn());
+    } else if (const auto * dsa = dynamic_cast<llama_kv_cache_dsa *>(memory)) {
+        add(caches, dsa->get_mla());
+    } else if (const auto * msa = dynamic_cast<llama_kv_cache_msa *>(memory)) {
+        add(caches, msa->get_base());
+    } else if (const auto * dsv4 = dynamic_cast<llama_kv_cache_dsv4 *>(memory)) {
+        add(caches, dsv4->get_raw());
+    }
+    return caches;
+}
+
+const llama_kv_cache * llama_attn_capture_find_cache(llama_memory_i * memory, const ggml_tensor * storage) {
+    for (const auto * cache : caches_of(memory)) {
+        for (const uint32_t il : cache->get_layer_ids()) {
+            if (cache->get_k_storage(il) == storage) {
+                return cache;
+            }
+        }
+    }
+    return nullptr;
+}
+
+//
+// interface
+//
+
+const char * llama_set_attn_capture(llama_context * ctx, const llama_attn_capture_options * options) {
+    if (!options) {
+        ctx->attn_capture.set(nullptr);
+        return nullptr;
+    }
+
+    const auto & model   = ctx->get_model();
+    const auto & hparams = model.hparams;
+    const auto   n_layer = std::max<int32_t>(hparams.n_layer(), hparams.dec_n_layer);
+
+    if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+        return "a model split by tensor over several devices can't be captured, since its heads are not on one device";
+    }
+    if (options->seq_id < 0 || (uint32_t) options->seq_id >= ctx->n_seq_max()) {
+        return "the sequence is not one of the context's";
+    }
+    for (const int32_t il : options->layers) {
+        if (il < 0 || il >= n_layer) {
+            return "a layer must be one of the model's layers";
+        }
+    }
+    if (options->source_layer < 0 || options->source_layer >= n_layer) {
+        return "the source layer must be one of the model's layers";
+    }
+    if (!(options->threshold > 0.0f && options->threshold < 1.0f)) {
+        return "the threshold must be above 0 and below 1";
+    }
+    if (options->token_classes.size() != model.vocab.n_tokens()) {
+        return "there must be a class of each token of the vocabulary";
+    }
+    if (options->lens_k > 0 && !model.output) {
+        return "the model has no output matrix, which the logit lens needs";
+    }
+
+    ctx->attn_capture.set(
+        std::make_shared<llama_attn_capture_state>(model, ctx->attn_emulation, ctx->get_memory(), *options));
+
+    return nullptr;
+}
+
+bool llama_read_attn_capture(llama_context * ctx, const std::function<void(llama_attn_capture_recording &)> & use) {
+    std::lock_guard<std::mutex> lock(ctx->attn_emulation.running);
+
+    const auto state = ctx->attn_capture.get();
+    if (!state) {
+        return false;
+    }
+    state->recording.scratch = 0;
+    for (const auto & scratch : state->scratch) {
+        state->recording.scratch += scratch.size();
+    }
+    use(state->recording);
+
+    return true;
+}
+
+bool llama_attn_capture_has_attention(const llama_context * ctx, int32_t layer) {
+    const auto & hparams = ctx->get_model().hparams;
+
+    return layer >= (int32_t) hparams.n_layer() || (hparams.n_head(layer) > 0 && !hparams.is_recr(layer));
+}

@@ -1,0 +1,198 @@
+import {addonContextOf, bindingOf, isIdUnused, onSequenceIdReclaimed, queueOf} from "../binding.js";
+import {emulationOf} from "../emulation/AttentionEmulation.js";
+import {resolveCaptureOptions, resolveSequence} from "./options.js";
+import {buildAttention, buildRows} from "./rows.js";
+import {classesOfVocabulary} from "./tokenClasses.js";
+import type {LlamaContext} from "node-llama-cpp";
+import type {AddonAttentionCapture, DecodeQueue} from "../binding.js";
+import type {AttentionCaptureOptions, ResolvedAttentionCaptureOptions} from "./options.js";
+import type {CapturedAttention} from "./inspection.js";
+
+/** The capture of each context that has one. */
+const attached = new WeakMap<LlamaContext, AttentionCapture>();
+
+/** Capture on one context, made by {@link captureAttention}. It lasts until it is disposed, or its context is. */
+export class AttentionCapture {
+    /** The options that it was made with, defaults filled in. */
+    readonly options: ResolvedAttentionCaptureOptions;
+
+    private readonly context: LlamaContext;
+    private readonly addon: AddonAttentionCapture;
+    private readonly onRows: AttentionCaptureOptions["onRows"];
+
+    /** Layers that were asked for by number. */
+    private readonly namedLayers: readonly number[];
+
+    private readonly listeners: Array<{dispose(): void}>;
+    private isDisposed = false;
+
+    /** @internal */
+    constructor(context: LlamaContext, options: AttentionCaptureOptions) {
+        if (context.disposed)
+            throw new Error("The context is disposed, so it can't be captured");
+
+        const {AddonAttentionCapture} = bindingOf(context.model.llama);
+        if (AddonAttentionCapture == null)
+            throw new TypeError(
+                "The context belongs to a llama.cpp without capture: get its Llama instance from reattend's getLlama, not from node-llama-cpp's"
+            );
+        if (attached.get(context)?.disposed === false)
+            throw new Error("The context has a capture already: dispose it first");
+
+        this.context = context;
+        this.addon = new AddonAttentionCapture(addonContextOf(context));
+
+        const emulation = emulationOf(context)?.options;
+        this.options = resolveCaptureOptions(options, this.addon.getAttentionLayers(), {
+            sourceLayer: emulation?.sourceLayer ?? 0, threshold: emulation?.threshold ?? 0.01
+        });
+        this.onRows = options.onRows;
+        this.namedLayers = options.layers == null || options.layers === "all"
+            ? []
+            : this.options.layers;
+        const {id, tokens} = resolveSequence(context, options.sequence);
+
+        const {layers, heads, queries} = this.options;
+        this.addon.enable({
+            ...this.options,
+            sequenceId: id,
+            layers: Int32Array.from(layers),
+            heads: Int32Array.from(heads),
+            allQueries: queries === "all",
+            queries: Int32Array.from(queries === "all" ? [] : queries),
+            tokenClasses: classesOfVocabulary(context.model),
+            past: Int32Array.from(tokens)
+        });
+        attached.set(context, this);
+        this.listeners = [
+            context.onDispose.createListener(() => this.markDisposed()),
+            // ids are used again, by sequences that have nothing to do with those before
+            onSequenceIdReclaimed(context, () => {
+                if (options.sequence != null && !this.disposed && isIdUnused(context, id))
+                    this.dispose();
+            })
+        ];
+        if (this.onRows != null)
+            this.listeners.push(afterEachBatch(queueOf(context), id, () => this.deliverRows()));
+    }
+
+    /**
+     * What was captured so far, of the sequence as it is now. Where tokens were taken back and others evaluated in their place, what
+     * was captured begins with those, as what was added up can't be taken apart.
+     *
+     * Waits for a running batch. Rows that `onRows` was given are not among it.
+     * @throws {Error} if the capture is disposed, or a layer that was asked for can't be captured
+     * @example
+     * const capture = captureAttention(context, {topK: 4});
+     * const sequence = context.getSequence();
+     * await sequence.evaluateWithoutGeneratingNewTokens(context.model.tokenize("to be, or not to be"));
+     * const {layers, entropy, get} = capture.read();
+     * console.log(layers.length, entropy.length, get("layers.1.attention.topKeys"));
+     */
+    read(): CapturedAttention {
+        this.ensureNotDisposed();
+
+        const measures = this.addon.readMeasures();
+        const missing = this.namedLayers.find((layer) => !measures.layers.includes(layer));
+        if (missing != null && measures.queries > 0)
+            throw new Error(`The attention of layer ${missing} can't be captured: the architecture computes it in a way of its own`);
+        return buildAttention(measures, this.addon.readRows(false), this.options);
+    }
+
+    /**
+     * Forgets what was captured so far. Waits for a running batch.
+     * @throws {Error} if the capture is disposed
+     * @example
+     * const capture = captureAttention(context);
+     * capture.clear();
+     * console.log(capture.read().queries); // 0
+     */
+    clear(): void {
+        this.ensureNotDisposed();
+        this.addon.clear();
+    }
+
+    /**
+     * Ends the capture. From the next batch on the context is as it was before.
+     * Does nothing if it is disposed already.
+     * @example
+     * const capture = captureAttention(context);
+     * capture.dispose();
+     * console.log(capture.disposed); // true
+     */
+    dispose(): void {
+        if (this.disposed)
+            return;
+
+        this.addon.disable();
+        this.markDisposed();
+    }
+
+    /** @hidden */
+    [Symbol.dispose](): void {
+        this.dispose();
+    }
+
+    /** Whether it has ended, by itself or with its context. */
+    get disposed(): boolean {
+        return this.isDisposed || this.context.disposed;
+    }
+
+    private async deliverRows(): Promise<void> {
+        if (this.disposed)
+            return;
+        const rows = this.addon.readRows(true);
+        if (rows.rowIndices.length > 0)
+            await this.onRows!(buildRows(rows, this.options));
+    }
+
+    private markDisposed(): void {
+        this.isDisposed = true;
+        for (const listener of this.listeners)
+            listener.dispose();
+        if (attached.get(this.context) === this)
+            attached.delete(this.context);
+    }
+
+    private ensureNotDisposed(): void {
+        if (this.disposed)
+            throw new Error("The capture is disposed");
+    }
+}
+
+/** Calls back after each batch with tokens of a sequence, and has the next batch wait for it. What it throws, the evaluation throws. */
+function afterEachBatch(queue: DecodeQueue, sequenceId: number, callback: () => Promise<void>): {dispose(): void} {
+    const decodeTokens = queue._decodeTokens.bind(queue);
+    let isDisposed = false;
+
+    const decodeAndCall: DecodeQueue["_decodeTokens"] = async (request, mapLogits) => {
+        if (isDisposed || request.sequenceId !== sequenceId)
+            return await decodeTokens(request, mapLogits);
+
+        let failure: {error: unknown} | undefined;
+        const result = await decodeTokens({
+            ...request,
+            async afterBatchAction(length) {
+                await request.afterBatchAction?.(length);
+                try {
+                    if (!isDisposed && failure == null)
+                        await callback();
+                } catch (error) {
+                    failure = {error};
+                }
+            }
+        }, mapLogits);
+        if (failure != null)
+            throw failure.error;
+        return result;
+    };
+    queue._decodeTokens = decodeAndCall;
+
+    return {
+        dispose() {
+            isDisposed = true;
+            if (queue._decodeTokens === decodeAndCall)
+                queue._decodeTokens = decodeTokens;
+        }
+    };
+}
