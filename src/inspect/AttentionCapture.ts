@@ -26,6 +26,9 @@ export class AttentionCapture {
     private readonly listeners: Array<{dispose(): void}>;
     private isDisposed = false;
 
+    /** What `onRows` threw, and nobody has been told. */
+    private failure?: {readonly error: unknown};
+
     /** @internal */
     constructor(context: LlamaContext, options: AttentionCaptureOptions) {
         if (context.disposed)
@@ -73,7 +76,7 @@ export class AttentionCapture {
             })
         ];
         if (this.onRows != null)
-            this.listeners.push(afterEachBatch(queueOf(context), id, () => this.deliverRows()));
+            this.listeners.push(afterEachBatch(queueOf(context), id, () => this.throwFailure(), () => this.deliverRows()));
     }
 
     /**
@@ -81,7 +84,7 @@ export class AttentionCapture {
      * was captured begins with those, as what was added up can't be taken apart.
      *
      * Waits for a running batch. Rows that `onRows` was given are not among it.
-     * @throws {Error} if the capture is disposed, or a layer that was asked for can't be captured
+     * @throws {Error} if the capture is disposed, or a layer that was asked for can't be captured; or what `onRows` has thrown
      * @example
      * const capture = captureAttention(context, {topK: 4});
      * const sequence = context.getSequence();
@@ -91,6 +94,7 @@ export class AttentionCapture {
      */
     read(): CapturedAttention {
         this.ensureNotDisposed();
+        this.throwFailure();
 
         const measures = this.addon.readMeasures();
         const missing = this.namedLayers.find((layer) => !measures.layers.includes(layer));
@@ -138,12 +142,25 @@ export class AttentionCapture {
         return this.isDisposed || this.context.disposed;
     }
 
+    /** Never rejects: the sequence has been evaluated, whatever becomes of the rows. */
     private async deliverRows(): Promise<void> {
-        if (this.disposed)
+        if (this.disposed || this.failure != null)
             return;
-        const rows = this.addon.readRows(true);
-        if (rows.rowIndices.length > 0)
-            await this.onRows!(buildRows(rows, this.options));
+        try {
+            const rows = this.addon.readRows(true);
+            if (rows.rowIndices.length > 0)
+                await this.onRows!(buildRows(rows, this.options));
+        } catch (error) {
+            this.failure = {error};
+        }
+    }
+
+    private throwFailure(): void {
+        if (this.failure == null)
+            return;
+        const {error} = this.failure;
+        this.dispose();
+        throw error;
     }
 
     private markDisposed(): void {
@@ -160,30 +177,31 @@ export class AttentionCapture {
     }
 }
 
-/** Calls back after each batch with tokens of a sequence, and has the next batch wait for it. What it throws, the evaluation throws. */
-function afterEachBatch(queue: DecodeQueue, sequenceId: number, callback: () => Promise<void>): {dispose(): void} {
+/** Calls back after each batch with tokens of a sequence, and has the next batch wait for it. */
+function afterEachBatch(
+    queue: DecodeQueue, sequenceId: number, beforeRequest: () => void, callback: () => Promise<void>
+): {dispose(): void} {
     const decodeTokens = queue._decodeTokens.bind(queue);
     let isDisposed = false;
+    let calls = Promise.resolve();
+    const callInTurn = async () => {
+        calls = calls.then(callback);
+        await calls;
+    };
 
     const decodeAndCall: DecodeQueue["_decodeTokens"] = async (request, mapLogits) => {
         if (isDisposed || request.sequenceId !== sequenceId)
             return await decodeTokens(request, mapLogits);
 
-        let failure: {error: unknown} | undefined;
+        beforeRequest();
         const result = await decodeTokens({
             ...request,
             async afterBatchAction(length) {
                 await request.afterBatchAction?.(length);
-                try {
-                    if (!isDisposed && failure == null)
-                        await callback();
-                } catch (error) {
-                    failure = {error};
-                }
+                await callInTurn();
             }
         }, mapLogits);
-        if (failure != null)
-            throw failure.error;
+        await callInTurn(); // a request is told its last batch's results before that batch's action is called
         return result;
     };
     queue._decodeTokens = decodeAndCall;

@@ -82,7 +82,7 @@ export type AttentionCaptureOptions = {
     /**
      * Is given the kept rows of each batch right after it was evaluated, before the next one is: they are not kept any longer then, so
      * that a text of any length needs the memory of one batch. The next batch waits for a promise that it returns. If it throws,
-     * or the promise rejects, so does the evaluation.
+     * or the promise rejects, it is not called again; the sequence's next evaluation, or `read()`, throws the same and ends the capture.
      */
     onRows?: (rows: CapturedRows) => void | Promise<void>
 };

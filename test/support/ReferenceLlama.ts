@@ -111,9 +111,14 @@ export class ReferenceLlama {
         return states.map((state) => multiply(this.output, this.normalized(state, this.outputNorm)));
     }
 
-    /** The attention weights of a layer without emulation: for each head and position, one of each key up to the position. */
-    attentionWeights(tokens: readonly number[], layer: number): Float64Array[][] {
-        return this.run(tokens, layer + 1).weights;
+    /** The attention weights of a layer: for each head and position, one of each key up to the position. */
+    attentionWeights(tokens: readonly number[], layer: number, emulation?: ReferenceEmulation): Float64Array[][] {
+        return this.run(tokens, layer + 1, emulation).weights;
+    }
+
+    /** What a layer leaves in the residual stream: for each position, its elements. */
+    hiddenStates(tokens: readonly number[], layer: number): Float64Array[] {
+        return this.run(tokens, layer + 1).states;
     }
 
     private run(

@@ -34,6 +34,8 @@ struct llama_attn_capture_options {
 
     std::vector<uint8_t> token_classes; // of each token of the vocabulary, below LLAMA_ATTN_CAPTURE_CLASSES
 
+    bool from_keys = false; // weights are computed even where they are materialised, without emulation: for tests
+
     std::vector<llama_token> past; // tokens of the sequence that are in the cache already, by position
 };
 

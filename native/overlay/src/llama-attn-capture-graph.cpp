@@ -731,12 +731,12 @@ static ggml_tensor * add_op(const llm_graph_context & graph, ggml_tensor ** args
     return node;
 }
 
-void llm_attn_capture::add_attention(const llm_graph_context & graph, ggml_tensor * const * args, ggml_tensor * shape,
-    bool dense, bool emulated, const llm_attn_own_cells & own_cells, int il) {
-    auto &       recording = state->recording;
-    const auto & options   = recording.options;
-
-    const int64_t n_kv = dense ? args[ARG_Q]->ne[0] : args[ARG_K]->ne[1];
+// null where there is nothing to do
+capture_op * llm_attn_capture::add_attention(const llm_graph_context & graph, int64_t n_kv, int64_t n_head,
+    int64_t n_stream, const llm_attn_own_cells & own_cells, int il) {
+    if (!state || !own_cells.known || il < 0 || il >= (int) state->layer_index.size()) {
+        return nullptr;
+    }
 
     auto & in    = get_inputs(graph);
     auto   cells = std::find_if(in.cells.begin(), in.cells.end(),
@@ -746,57 +746,44 @@ void llm_attn_capture::add_attention(const llm_graph_context & graph, ggml_tenso
         next.k_idxs  = own_cells.k_idxs;
         next.kv_size = own_cells.kv_size;
         next.n_kv    = n_kv;
-        if (next.k_idxs) {
-            next.cache = llama_attn_capture_find_cache(state->memory, own_cells.storage);
-            if (!next.cache) {
-                return;
-            }
+        next.cache   = next.k_idxs ? llama_attn_capture_find_cache(state->memory, own_cells.storage) : nullptr;
+        if (next.k_idxs && !next.cache) {
+            return nullptr;
         }
         cells = in.cells.insert(in.cells.end(), std::move(next));
+    }
+
+    const int  layer     = state->layer_index[il];
+    const bool is_source = il >= state->recording.options.source_layer && cells->source_layer < 0;
+    if (is_source) {
+        cells->source_layer = il;
+        cells->n_head       = n_head;
+        cells->patterns.resize(state->recording.options.heads.size());
+    } else if (layer < 0) {
+        return nullptr;
+    }
+    if (layer >= 0) {
+        state->recording.layers[layer].seen   = true;
+        state->recording.layers[layer].n_head = n_head;
     }
 
     in.ops.emplace_back();
     auto & op    = in.ops.back();
     op.inputs    = &in;
     op.il        = il;
-    op.layer     = state->layer_index[il];
+    op.layer     = layer;
     op.cells     = &*cells;
-    op.dense     = dense;
+    op.is_source = is_source;
+    op.n_head    = n_head;
     op.n_tokens  = graph.n_tokens;
-    op.alibi     = graph.hparams.use_alibi;
-    op.n_head    = dense ? shape->ne[2] : shape->ne[1];
-    op.n_stream  = shape->ne[3];
-    op.is_source = il >= options.source_layer && cells->source_layer < 0;
-    if (op.is_source) {
-        cells->source_layer = il;
-        cells->n_head       = op.n_head;
-        cells->patterns.resize(options.heads.size());
-    } else if (op.layer < 0) {
-        return;
-    }
-    if (op.layer >= 0) {
-        recording.layers[op.layer].seen   = true;
-        recording.layers[op.layer].n_head = op.n_head;
-    }
+    op.n_stream  = n_stream;
 
-    ggml_tensor * all[N_ARGS];
-    std::copy(args, args + N_ARGS, all);
-    all[ARG_SOURCE] = source;
-    if (!dense) {
-        float params[3]; // of flash attention
-        memcpy(params, shape->op_params, sizeof(params));
-        op.scale    = params[0];
-        op.max_bias = params[1];
-        op.softcap  = params[2];
-        if (op.softcap != 0.0f) {
-            op.scale /= op.softcap;
-        }
-        // emulation scales the result as a whole where all keys count
-        const auto & emulation = graph.cparams.attn_emulation;
-        op.all_keys            = emulated && emulation.all_keys;
-        op.normalize           = emulation.enabled && emulation.normalize;
-    }
-    ggml_tensor * node = add_op(graph, all, N_ARGS, capture_attention, GGML_N_TASKS_MAX, op, "attn_capture");
+    return &op;
+}
+
+void llm_attn_capture::finish(const llm_graph_context & graph, ggml_tensor ** args, capture_op & op) {
+    args[ARG_SOURCE]   = source;
+    ggml_tensor * node = add_op(graph, args, N_ARGS, capture_attention, GGML_N_TASKS_MAX, op, "attn_capture");
     if (op.is_source) {
         source = node;
     }
@@ -804,28 +791,56 @@ void llm_attn_capture::add_attention(const llm_graph_context & graph, ggml_tenso
 
 void llm_attn_capture::fused(
     const llm_graph_context & graph, ggml_tensor * fa, const llm_attn_own_cells & own_cells, int il) {
-    if (!state || !own_cells.known || il < 0 || il >= (int) state->layer_index.size()) {
-        return;
-    }
-    const bool emulated = fa->op != GGML_OP_FLASH_ATTN_EXT;
-    if (emulated) {
+    // emulation scales the result as a whole where all keys count
+    const bool all_keys = fa->op != GGML_OP_FLASH_ATTN_EXT;
+    if (all_keys) {
         fa = fa->src[0];
     }
-    ggml_build_forward_expand(graph.gf, fa);
+    const ggml_tensor * q = fa->src[0];
+    ggml_tensor *       k = fa->src[1];
 
-    const bool          boosted      = ggml_flash_attn_ext_get_emulation(fa) == GGML_ATTN_EMULATION_BOOST;
-    ggml_tensor * const args[N_ARGS] = { fa->src[0], fa->src[1], fa->src[3], fa->src[4], boosted ? fa->src[5] : nullptr,
-        nullptr };
-    add_attention(graph, args, fa, false, emulated, own_cells, il);
-}
-
-void llm_attn_capture::dense(const llm_graph_context & graph, ggml_tensor * kq, ggml_tensor * kq_mask,
-    const llm_attn_own_cells & own_cells, int il) {
-    if (!state || !own_cells.known || il < 0 || il >= (int) state->layer_index.size()) {
+    capture_op * op = add_attention(graph, k->ne[1], q->ne[2], q->ne[3], own_cells, il);
+    if (!op) {
         return;
     }
-    ggml_tensor * const args[N_ARGS] = { kq, nullptr, kq_mask, nullptr, nullptr, nullptr };
-    add_attention(graph, args, kq, true, false, own_cells, il);
+    float params[3]; // of flash attention
+    memcpy(params, fa->op_params, sizeof(params));
+    op->softcap   = params[2];
+    op->scale     = op->softcap == 0.0f ? params[0] : params[0] / op->softcap;
+    op->max_bias  = params[1];
+    op->alibi     = graph.hparams.use_alibi;
+    op->all_keys  = all_keys;
+    op->normalize = graph.cparams.attn_emulation.enabled && graph.cparams.attn_emulation.normalize;
+
+    // writes the pattern of emulation
+    ggml_build_forward_expand(graph.gf, fa);
+
+    const bool    boosted      = ggml_flash_attn_ext_get_emulation(fa) == GGML_ATTN_EMULATION_BOOST;
+    ggml_tensor * args[N_ARGS] = { fa->src[0], k, fa->src[3], fa->src[4], boosted ? fa->src[5] : nullptr, nullptr };
+    finish(graph, args, *op);
+}
+
+void llm_attn_capture::dense(const llm_graph_context & graph, ggml_tensor * kq, const dense_inputs & from,
+    const llm_attn_own_cells & own_cells, int il) {
+    capture_op * op = add_attention(graph, kq->ne[0], kq->ne[2], kq->ne[3], own_cells, il);
+    if (!op) {
+        return;
+    }
+    if (state->recording.options.from_keys && !from.kq_b && graph.arch != LLM_ARCH_GROK) {
+        const float softcap = graph.hparams.attn_soft_cap ? graph.hparams.f_attn_logit_softcapping : 0.0f;
+
+        op->softcap  = softcap;
+        op->scale    = softcap == 0.0f ? from.kq_scale : from.kq_scale / softcap;
+        op->max_bias = graph.hparams.f_max_alibi_bias;
+        op->alibi    = graph.hparams.use_alibi;
+
+        ggml_tensor * args[N_ARGS] = { from.q, from.k, from.kq_mask, from.sinks, nullptr, nullptr };
+        finish(graph, args, *op);
+    } else {
+        op->dense                  = true;
+        ggml_tensor * args[N_ARGS] = { kq, nullptr, from.kq_mask, nullptr, nullptr, nullptr };
+        finish(graph, args, *op);
+    }
 }
 
 void llm_attn_capture::named(const llm_graph_context & graph, ggml_tensor * cur, const char * name, int il) {

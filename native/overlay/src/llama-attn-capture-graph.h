@@ -10,6 +10,8 @@ struct ggml_tensor;
 struct llm_attn_own_cells;
 struct llm_graph_context;
 
+struct capture_op;
+
 class llm_graph_input_attn_capture;
 
 // Capture in one graph. Does nothing where it is off.
@@ -20,8 +22,18 @@ class llm_attn_capture {
     // fa: flash attention, as emulation left it
     void fused(const llm_graph_context & graph, ggml_tensor * fa, const llm_attn_own_cells & own_cells, int il);
 
+    // what the dense form computes weights from
+    struct dense_inputs {
+        ggml_tensor * q;
+        ggml_tensor * k;
+        ggml_tensor * kq_b;
+        ggml_tensor * kq_mask;
+        ggml_tensor * sinks;
+        float         kq_scale;
+    };
+
     // kq: the final softmax weights, [n_kv, n_q, n_head, n_stream]
-    void dense(const llm_graph_context & graph, ggml_tensor * kq, ggml_tensor * kq_mask,
+    void dense(const llm_graph_context & graph, ggml_tensor * kq, const dense_inputs & from,
         const llm_attn_own_cells & own_cells, int il);
 
     // cur: any named tensor; what a layer leaves in the residual stream is captured
@@ -32,8 +44,12 @@ class llm_attn_capture {
     llm_graph_input_attn_capture * inputs = nullptr;
     ggml_tensor *                  source = nullptr; // the last source layer's operation
 
-    void add_attention(const llm_graph_context & graph, ggml_tensor * const * args, ggml_tensor * shape, bool dense,
-        bool emulated, const llm_attn_own_cells & own_cells, int il);
+    // null where the layer is left alone
+    capture_op * add_attention(const llm_graph_context & graph, int64_t n_kv, int64_t n_head, int64_t n_stream,
+        const llm_attn_own_cells & own_cells, int il);
+
+    // adds its node to the graph
+    void finish(const llm_graph_context & graph, ggml_tensor ** args, capture_op & op);
 
     llm_graph_input_attn_capture & get_inputs(const llm_graph_context & graph);
 
