@@ -88,7 +88,13 @@ export type CapturedRows = {
     names(): string[]
 };
 
-/** What `reattend inspect --json` prints and the HTML report embeds. */
+/** The strongest keys of each query row in some layers, `[layers][H][n][topK]`; padded as in {@link CapturedRows}. */
+export type InspectedRows = {
+    readonly topKeys: Uint32Array,
+    readonly topWeights: Float32Array
+};
+
+/** One text, evaluated plain and steered: what `reattend inspect` shows. */
 export type Inspection = {
     version: 1,
 
@@ -98,7 +104,10 @@ export type Inspection = {
     options: {strength: number, threshold: number, sourceLayer: number, schedule: unknown, pattern: string, normalize: boolean},
     tokens: Array<{id: number, text: string, class: TokenClass}>,
     plain: CapturedAttention,
-    steered: CapturedAttention
+    steered: CapturedAttention,
+
+    /** Rows are many, so they may be of fewer layers than the measures. */
+    rows: {layers: readonly number[], topK: number, plain: InspectedRows, steered: InspectedRows}
 };
 
 export type {TokenClass};

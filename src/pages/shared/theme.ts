@@ -38,7 +38,13 @@ function notify(): void {
         listener();
 }
 
-/** The value of a custom property of base.css, such as "--accent", in the current theme. */
+/** The colour that a custom property of base.css, such as "--accent", is in the current theme, for a canvas. */
 export function themeColor(name: string): string {
-    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    // the property itself still has light-dark() in it
+    const probe = element("span");
+    probe.style.color = `var(${name})`;
+    document.body.append(probe);
+    const {color} = getComputedStyle(probe);
+    probe.remove();
+    return color;
 }
