@@ -1,20 +1,18 @@
-import fs from "node:fs/promises";
 import process from "node:process";
-import {text as readAll} from "node:stream/consumers";
 import {LlamaCompletion} from "../index.js";
 import {findDivergence, layOutComparison} from "./comparison.js";
-import {exitCode, Failure, UsageError} from "./failure.js";
+import {exitCode} from "./failure.js";
 import {emulationOptions, samplingOptions} from "./flags.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {openModel, startEmulation} from "./model.js";
 import {startProgress} from "./progress.js";
+import {readPrompt} from "./prompt.js";
 import {colorsFor, note, print, printJson, terminalWidth} from "./terminal.js";
 import type {LlamaContextSequence} from "../index.js";
 import type {EmulationFlags, ModelFlags, SamplingFlags} from "./flags.js";
+import type {PromptFlags} from "./prompt.js";
 
-export type CompleteFlags = ModelFlags & EmulationFlags & SamplingFlags & {
-    prompt?: string,
-    file?: string,
+export type CompleteFlags = ModelFlags & EmulationFlags & SamplingFlags & PromptFlags & {
     compare?: boolean,
     json?: boolean
 };
@@ -109,27 +107,4 @@ async function generate(
 function exitIfInterrupted(signal: AbortSignal): void {
     if (signal.aborted)
         process.exitCode = exitCode.interrupted;
-}
-
-async function readPrompt(argument: string | undefined, {prompt, file}: CompleteFlags): Promise<string> {
-    const given = [argument, prompt, file].filter((source) => source != null);
-    if (given.length > 1)
-        throw new UsageError("the prompt is given more than once; allowed is one of: an argument, --prompt, --file, standard input");
-    if (given.length === 0 && process.stdin.isTTY)
-        throw new UsageError("there is no prompt; give it as an argument, with --prompt or --file, or on standard input");
-
-    const text = argument ?? prompt ?? (file != null
-        ? await readPromptFile(file)
-        : await readAll(process.stdin));
-    if (text === "")
-        throw new UsageError("the prompt is empty");
-    return text;
-}
-
-async function readPromptFile(file: string): Promise<string> {
-    try {
-        return await fs.readFile(file, "utf8");
-    } catch (error) {
-        throw new Failure(`cannot read --file ${file}: ${(error as Error).message}`, {cause: error});
-    }
 }

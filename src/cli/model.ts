@@ -50,13 +50,18 @@ export function startEmulation(context: LlamaContext, options: AttentionEmulatio
     try {
         return emulateAttention(context, options);
     } catch (error) {
-        const [, option = ""] = /^(\w+) /.exec(messageOf(error)) ?? [];
-        if (!Object.hasOwn(options, option))
-            throw error;
-
-        const flag = `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-        throw new UsageError(messageOf(error).replace(option, flag), {cause: error});
+        reportAsFlag(error, Object.keys(options));
     }
+}
+
+/** Throws an error about one of the options as bad usage of the flag that it came from, and any other as it is. */
+export function reportAsFlag(error: unknown, options: readonly string[]): never {
+    const [, option = ""] = /^(\w+) /.exec(messageOf(error)) ?? [];
+    if (!options.includes(option))
+        throw error;
+
+    const flag = `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    throw new UsageError(messageOf(error).replace(option, flag), {cause: error});
 }
 
 /**

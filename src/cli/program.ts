@@ -5,6 +5,7 @@ import type {BenchFlags} from "./bench.js";
 import type {ChatFlags} from "./chat.js";
 import type {CompleteFlags} from "./complete.js";
 import type {DemoFlags} from "./demo.js";
+import type {InspectFlags} from "./inspect.js";
 import type {ServeRpcFlags} from "./serveRpc.js";
 
 const {version} = createRequire(import.meta.url)("../../package.json") as {version: string};
@@ -60,6 +61,24 @@ export function createProgram(): Command {
     bench.action(async (flags: BenchFlags) => {
         const {runBench} = await import("./bench.js");
         await runBench(flags);
+    });
+
+    const inspect = program.command("inspect")
+        .description("Show what each layer and head looks at in a text, plain and steered.")
+        .argument("[prompt]", "the text; or --prompt, --file, or standard input")
+        .option("-p, --prompt <text>", "the text")
+        .option("-f, --file <file>", "a file with the text")
+        .option("-o, --output <file>", "write the report, one HTML page that works offline, like report.html")
+        .option("--force", "write it even where another file than a page of reattend's is")
+        .option("--terminal", "print a summary, with --output, too; without it that is what is done")
+        .option("--json", "print one JSON object")
+        .addOption(numberListOption("--layers <list>", "layers to look at (default: all)", {integer: true, min: 0}))
+        .addOption(numberListOption("--heads <list>", "heads to look at (default: all)", {integer: true, min: 0}));
+    addEmulationFlags(inspect);
+    addModelFlags(inspect);
+    inspect.action(async (prompt: string | undefined, flags: InspectFlags) => {
+        const {runInspect} = await import("./inspect.js");
+        await runInspect(prompt, flags);
     });
 
     const demo = program.command("demo")

@@ -102,7 +102,9 @@ export function syntheticInspection({tokens: n, layers, heads, topK, seed = 1, t
                     const sum = row.reduce((total, [, weight]) => total + weight, 0);
                     const weights = row.map(([key, weight]): [number, number] => [key, weight / sum]);
                     if (layer === sourceLayer)
-                        patterns[head]![query] = new Set(weights.flatMap(([key, weight]) => weight > threshold && key !== query ? [key] : []));
+                        patterns[head]![query] = new Set(
+                            weights.filter(([key, weight]) => weight > threshold && key !== query).map(([key]) => key)
+                        );
                     const pattern = patterns[head]![query]!;
                     for (const entry of weights)
                         entry[1] *= pattern.has(entry[0]) ? 1 + gain : 1;

@@ -1,6 +1,6 @@
 import {interpolateRgbBasis, lab} from "d3";
 import {element} from "../shared/dom.js";
-import {percent} from "../shared/numbers.js";
+import {percent} from "../../numberText.js";
 import {currentTheme} from "../shared/theme.js";
 
 /*

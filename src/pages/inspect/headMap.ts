@@ -1,5 +1,5 @@
 import {choiceList, element} from "../shared/dom.js";
-import {signed} from "../shared/numbers.js";
+import {signed} from "../../numberText.js";
 import {onThemeChange} from "../shared/theme.js";
 import {hideTooltip, showTooltip} from "../shared/tooltip.js";
 import {colorLegend, divergingColor, sequentialColor} from "./colors.js";

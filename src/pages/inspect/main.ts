@@ -2,7 +2,7 @@ import "../shared/base.css";
 import "./style.css";
 import {readPageData} from "../shared/data.js";
 import {choiceButtons, choiceList, element} from "../shared/dom.js";
-import {quotedToken} from "../shared/text.js";
+import {quotedToken} from "../../visibleText.js";
 import {themeButton} from "../shared/theme.js";
 import {InspectionData} from "./data.js";
 import {depthLines} from "./depthLines.js";

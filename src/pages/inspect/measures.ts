@@ -1,4 +1,4 @@
-import {digits, percent} from "../shared/numbers.js";
+import {digits, percent} from "../../numberText.js";
 import type {MeasureName} from "./data.js";
 
 export type Measure = {

@@ -1,6 +1,6 @@
 import {choiceList, element} from "../shared/dom.js";
-import {percent, signed} from "../shared/numbers.js";
-import {quotedToken} from "../shared/text.js";
+import {percent, signed} from "../../numberText.js";
+import {quotedToken} from "../../visibleText.js";
 import type {InspectionData, Pair} from "./data.js";
 import type {Store} from "./state.js";
 

@@ -1,6 +1,6 @@
 import {announce} from "../shared/announce.js";
 import {element} from "../shared/dom.js";
-import {visibleText} from "../shared/text.js";
+import {visibleText} from "../../visibleText.js";
 import {onThemeChange} from "../shared/theme.js";
 import {hideTooltip, showTooltip} from "../shared/tooltip.js";
 import {divergingColor, leastWeightShown, logPosition, sequentialColor, textColorOn, weightLegend} from "./colors.js";

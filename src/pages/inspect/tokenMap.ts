@@ -1,7 +1,7 @@
 import {color as parseColor} from "d3";
 import {announce} from "../shared/announce.js";
 import {element} from "../shared/dom.js";
-import {visibleText} from "../shared/text.js";
+import {visibleText} from "../../visibleText.js";
 import {onThemeChange, themeColor} from "../shared/theme.js";
 import {hideTooltip, showTooltip} from "../shared/tooltip.js";
 import {divergingColor, leastWeightShown, logPosition, sequentialColor, weightLegend} from "./colors.js";

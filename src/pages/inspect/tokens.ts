@@ -1,5 +1,5 @@
-import {percent, signed} from "../shared/numbers.js";
-import {quotedToken} from "../shared/text.js";
+import {percent, signed} from "../../numberText.js";
+import {quotedToken} from "../../visibleText.js";
 import type {InspectionData, Pair} from "./data.js";
 
 export function tokenName(data: InspectionData, token: number): string {

@@ -1,4 +1,4 @@
-/** Three digits, in what people read easily: 12.3 %, 0.0452 %, 0. */
+/** Three digits, as people read them easily: 12.3 %, 0.0452 %, 0 %. Below a millionth it is nothing. */
 export function percent(fraction: number): string {
     return `${digits(fraction * 100)} %`;
 }
@@ -7,7 +7,7 @@ export function digits(value: number): string {
     if (!Number.isFinite(value))
         return "–";
     const size = Math.abs(value);
-    if (size === 0)
+    if (size < 1e-6)
         return "0";
     const text = size >= 1000 || size < 1e-4
         ? value.toPrecision(3)
