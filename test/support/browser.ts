@@ -30,7 +30,7 @@ export function testInBrowser(title: string, run: (t: ExecutionContext) => Promi
         test.serial(title, run);
 }
 
-/** Opens a file as a user would by a double click, listens to what it does, and fails the test at its end if there was any complaint or request. */
+/** Opens a file as a user would by a double click. At the end of the test it fails if there was any complaint or request. */
 export async function openFile(t: ExecutionContext, file: string, options: BrowserContextOptions = {}): Promise<OpenPage> {
     browser ??= chromium.launch({executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]});
     const context = await (await browser).newContext({viewport: {width: 1280, height: 900}, ...options});
