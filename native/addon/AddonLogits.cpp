@@ -77,8 +77,8 @@ Napi::Value AddonLogits::CopyLogProbabilities(const Napi::CallbackInfo & info) {
     return withRow(info, [&](const float * logits, int32_t count) -> Napi::Value {
         const auto total  = logSumExp(logits, count);
         auto       result = Napi::Float32Array::New(info.Env(), count);
-        std::transform(logits, logits + count, result.Data(),
-            [&](float logit) { return static_cast<float>(logit - total); });
+        std::transform(
+            logits, logits + count, result.Data(), [&](float logit) { return static_cast<float>(logit - total); });
         return result;
     });
 }

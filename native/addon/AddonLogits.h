@@ -21,5 +21,6 @@ class AddonLogits : public Napi::ObjectWrap<AddonLogits> {
     AddonContext *        context = nullptr;
     Napi::ObjectReference contextReference; // keeps the context from being collected
 
-    Napi::Value withRow(const Napi::CallbackInfo & info, const std::function<Napi::Value(const float *, int32_t)> & use);
+    Napi::Value withRow(
+        const Napi::CallbackInfo & info, const std::function<Napi::Value(const float *, int32_t)> & use);
 };
