@@ -18,7 +18,7 @@ import {chatWrapperFor, openModelOnly} from "./model.js";
 import {startProgress} from "./progress.js";
 import {colorsFor, note, print, printJson, wrap} from "./terminal.js";
 import type {Arm} from "../evaluate/arms.js";
-import type {EvaluationOptions, Progress} from "../evaluate/evaluate.js";
+import type {EvaluationOptions, LeftOut, Progress} from "../evaluate/evaluate.js";
 import type {ChoiceItem, Data, FreeFormItem, TextItem} from "../evaluate/item.js";
 import type {EvaluationReport} from "../evaluate/report.js";
 import type {RunSettings} from "../evaluate/results.js";
@@ -48,6 +48,7 @@ const {version} = createRequire(import.meta.url)("../../package.json") as {versi
 /** So many bad rows are shown; the report names all. */
 const shownBadRows = 10;
 
+type AnyTask = ChoiceTask | FreeFormTask | TextTask;
 type AnyData = Data<ChoiceItem | FreeFormItem | TextItem>;
 
 export async function runEvaluate(flags: EvaluateFlags): Promise<void> {
@@ -121,29 +122,29 @@ async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<Eval
 }
 
 async function runTask(
-    task: ChoiceTask | FreeFormTask | TextTask, way: Way | undefined, data: AnyData, {limit, seed}: EvaluateFlags, options: EvaluationOptions
+    task: AnyTask, way: Way | undefined, data: AnyData, {limit, seed}: EvaluateFlags, options: EvaluationOptions
 ): Promise<EvaluationReport> {
     const base = {version: 1, settings: options.folder.settings, badRows: data.badRows} as const;
     if (task.kind === "text") {
         const {results, leftOut, droppedTokens} = await evaluateTexts(data.items as TextItem[], options);
         return {
-            ...base, items: countOf(results), metrics: [], perplexity: summarizeTexts(results, seed), droppedTokens, leftOut
+            ...base, items: countOf(results, leftOut), metrics: [], perplexity: summarizeTexts(results, seed), droppedTokens, leftOut
         };
     }
 
     const items = choose(data.items as Array<ChoiceItem | FreeFormItem>, limit, seed);
     if (way === "generation") {
         const {results, leftOut} = await evaluateGenerations(items, task.kind === "choice" ? task : undefined, options);
-        return {...base, items: countOf(results), ...summarizeGenerations(results, seed), leftOut};
+        return {...base, items: countOf(results, leftOut), ...summarizeGenerations(results, seed), leftOut};
     }
     const {results, leftOut} = await evaluateChoices(items as ChoiceItem[], task as ChoiceTask, way!, options);
-    return {...base, items: countOf(results), metrics: summarizeChoices(results, way!, seed), leftOut};
+    return {...base, items: countOf(results, leftOut), metrics: summarizeChoices(results, way!, seed), leftOut};
 }
 
-function countOf(results: ReadonlyMap<string, readonly unknown[]>): number {
+function countOf(results: ReadonlyMap<string, readonly unknown[]>, [leftOut]: readonly LeftOut[]): number {
     const [first] = results.values();
     if (first == null || first.length === 0)
-        throw new DataError("there is nothing to evaluate: no item of the data can be used");
+        throw new DataError(`no item can be evaluated; ${leftOut?.item} ${leftOut?.reason}`);
     return first.length;
 }
 
@@ -156,7 +157,7 @@ function choose<T extends {subject: string}>(items: readonly T[], limit: number 
     return items.filter((item) => chosen.has(item));
 }
 
-function chooseTask(flags: EvaluateFlags): {name: TaskName, task: ChoiceTask | FreeFormTask | TextTask, way: Way | undefined, data: string} {
+function chooseTask(flags: EvaluateFlags): {name: TaskName, task: AnyTask, way: Way | undefined, data: string} {
     if (!Object.hasOwn(tasks, flags.task))
         throw new UsageError(`--task is "${flags.task}"; allowed are ${listOf(Object.keys(tasks))}`);
     const name = flags.task as TaskName;
@@ -206,11 +207,14 @@ async function readProfile(file: string): Promise<AttentionEmulationOptions> {
     try {
         return JSON.parse(await fs.readFile(file, "utf8")) as AttentionEmulationOptions;
     } catch (error) {
-        throw new Failure(`cannot read the arm ${file}: ${(error as Error).message}`, {cause: error});
+        const reason = (error as NodeJS.ErrnoException).code === "ENOENT"
+            ? "there is no such file"
+            : (error as Error).message;
+        throw new Failure(`cannot read the arm ${file}: ${reason}`, {cause: error});
     }
 }
 
-async function readData(task: ChoiceTask | FreeFormTask | TextTask, file: string, {answerPattern}: EvaluateFlags): Promise<AnyData> {
+async function readData(task: AnyTask, file: string, {answerPattern}: EvaluateFlags): Promise<AnyData> {
     if (answerPattern != null)
         checkPattern(answerPattern);
     const data = await task.read(file, answerPattern);
@@ -243,7 +247,7 @@ function describeBadRows({badRows}: AnyData): string {
 }
 
 function chooseTemplate(
-    {template}: EvaluateFlags, model: LlamaModel, task: ChoiceTask | FreeFormTask | TextTask, way: Way | undefined
+    {template}: EvaluateFlags, model: LlamaModel, task: AnyTask, way: Way | undefined
 ): RunSettings["template"] {
     if (template != null && template !== "own" && template !== "none")
         throw new UsageError(`--template is "${template}"; allowed are own and none`);

@@ -76,7 +76,8 @@ export async function evaluateChoices(
 
     const sequences = Math.max(folder.settings.sequences, ...fitting.map(slotsFor));
     await using context = await createEvaluationContext(model, {
-        length: Math.max(1, ...fitting.map(longestSequence)), sequences, threads: options.threads, flashAttention: folder.settings.flashAttention
+        length: Math.max(1, ...fitting.map(longestSequence)), sequences, threads: options.threads,
+        flashAttention: folder.settings.flashAttention
     });
     const groups = groupChoices(fitting, sequences);
     await inTurns(context, groups, options, async (group, arm) => {

@@ -51,7 +51,9 @@ export async function generateGreedily(
                 signal?.throwIfAborted();
                 await Promise.all(active.map(async (state) => {
                     const {slot, length, next, generated, stop} = state;
-                    const [token] = await slots.evaluate(slot, length, next, [next.length - 1], (logits, row) => logits.getLikeliestToken(row));
+                    const [token] = await slots.evaluate(slot, length, next, [next.length - 1], (logits, row) => (
+                        logits.getLikeliestToken(row)
+                    ));
                     if (token == null || token === -1)
                         throw new Error("the model's logits are no numbers");
 
@@ -79,14 +81,17 @@ export async function generateGreedily(
 
 /** A trigger may be cut into other tokens than those that the model writes it with, so its text counts as well. */
 function endsWith(model: LlamaModel, generated: readonly Token[], {tokens, text}: PreparedPrompt["stop"][number]): boolean {
-    if (tokens.length > 0 && tokens.length <= generated.length && tokens.every((token, index) => token === generated.at(index - tokens.length)))
-        return true;
-    return text != null && model.detokenize(generated.slice(-tokens.length - 4)).includes(text);
+    const end = generated.slice(-tokens.length);
+    return tokens.length > 0 && tokens.length === end.length && tokens.every((token, index) => token === end[index]) ||
+        text != null && model.detokenize(generated.slice(-tokens.length - 4)).includes(text);
 }
 
 function withoutStop(model: LlamaModel, generated: readonly Token[], stop: PreparedPrompt["stop"]): string {
     const text = model.detokenize(generated);
-    const ends = stop.flatMap((trigger) => trigger.text != null && endsWith(model, generated, trigger) ? [text.lastIndexOf(trigger.text)] : []);
+    const ends = stop
+        .filter((trigger) => trigger.text != null && endsWith(model, generated, trigger))
+        .map((trigger) => text.lastIndexOf(trigger.text!))
+        .filter((index) => index >= 0);
     return text.slice(0, Math.min(text.length, ...ends));
 }
 

@@ -34,7 +34,9 @@ const pieceLength = 128;
  * Cuts texts into windows as llama.cpp's perplexity tool does: one after another, each begun anew, what is left over at the end
  * is dropped. A text that is shorter than a window is one.
  */
-export function cutIntoWindows(model: LlamaModel, texts: readonly TextItem[], length: number): {windows: TextWindow[], droppedTokens: number} {
+export function cutIntoWindows(
+    model: LlamaModel, texts: readonly TextItem[], length: number
+): {windows: TextWindow[], droppedTokens: number} {
     const {bos, shouldPrependBosToken} = model.tokens;
     const windows: TextWindow[] = [];
     let droppedTokens = 0;

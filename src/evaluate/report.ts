@@ -137,8 +137,8 @@ function renderMetric(metric: MetricSummary): string[] {
         "",
         ...markdownTable(armTable(metric.arms)),
         "",
-        ...metric.groups.length > 1 ? [`### By group`, "", ...markdownTable(partTable(metric.groups)), ""] : [],
-        ...metric.subjects.length > 1 ? [`### By subject`, "", ...markdownTable(partTable(metric.subjects)), ""] : []
+        ...metric.groups.length > 1 ? ["### By group", "", ...markdownTable(partTable(metric.groups)), ""] : [],
+        ...metric.subjects.length > 1 ? ["### By subject", "", ...markdownTable(partTable(metric.subjects)), ""] : []
     ];
 }
 

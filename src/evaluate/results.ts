@@ -95,6 +95,7 @@ export class FolderError extends Error {
 /** The folder of a run: run.json has its settings, results.jsonl a line for each item and arm. */
 export class ResultFolder {
     private readonly results = new Map<string, Result>();
+    private isBegun = false;
 
     private constructor(readonly path: string, readonly settings: RunSettings) {
     }
@@ -105,16 +106,18 @@ export class ResultFolder {
      */
     static async open(folder: string, settings: RunSettings): Promise<ResultFolder> {
         const results = new ResultFolder(folder, settings);
-        await fs.mkdir(folder, {recursive: true});
+        try {
+            await fs.mkdir(folder, {recursive: true});
+        } catch (error) {
+            throw new FolderError(`cannot make the folder ${folder}: ${(error as Error).message}`, {cause: error});
+        }
 
-        const before = await readJson(path.join(folder, "run.json"));
+        const before = await readJson(results.settingsFile);
         if (before != null) {
             results.checkSettings(before as RunSettings);
             await results.load();
         } else if ((await fs.readdir(folder)).length > 0)
             throw new FolderError(`${folder} has other things in it, and no run to go on with; name a new folder with --output`);
-        else
-            await fs.writeFile(path.join(folder, "run.json"), `${JSON.stringify(settings, undefined, 4)}\n`);
         return results;
     }
 
@@ -135,9 +138,17 @@ export class ResultFolder {
         const missing = results.filter(({item, arm}) => !this.has(item, arm));
         if (missing.length === 0)
             return;
+        // not before there are results: a run that can't be done leaves nothing behind
+        if (!this.isBegun)
+            await fs.writeFile(this.settingsFile, `${JSON.stringify(this.settings, undefined, 4)}\n`);
+        this.isBegun = true;
         await fs.appendFile(this.file, missing.map((result) => `${JSON.stringify(result)}\n`).join(""));
         for (const result of missing)
             this.results.set(keyOf(result.item, result.arm), result);
+    }
+
+    private get settingsFile(): string {
+        return path.join(this.path, "run.json");
     }
 
     private get file(): string {

@@ -48,17 +48,18 @@ async function readSubject(file: string): Promise<{items: ChoiceItem[], badRows:
     const items: ChoiceItem[] = [];
     const badRows: BadRow[] = [];
     for (const {record, line} of header == null ? rows : rows.slice(1)) {
-        const [question, a, b, c, d, answer] = order.map((index) => record[index]?.trim());
-        const options = [a, b, c, d];
-        const right = ["A", "B", "C", "D"].indexOf(answer ?? "");
+        // spaces at the ends of options stay: lm-evaluation-harness counts them, too
+        const [question = "", ...rest] = order.map((index) => record[index] ?? "");
+        const answer = rest.pop()!.trim();
+        const right = ["A", "B", "C", "D"].indexOf(answer);
         const problem = (header == null && record.length !== columns.length && `${record.length} columns instead of ${columns.length}`) ||
-            ((question ?? "") === "" && "the question is empty") ||
-            (options.some((option) => (option ?? "") === "") && "an option is empty") ||
+            (question.trim() === "" && "the question is empty") ||
+            (rest.some((option) => option.trim() === "") && "an option is empty") ||
             (right < 0 && `the answer is ${JSON.stringify(answer)}, but must be A, B, C or D`);
         if (problem !== false)
             badRows.push({file, line, problem});
         else
-            items.push({id: `${subject}:${line}`, subject, group, question: question!, options: options as string[], answer: right});
+            items.push({id: `${subject}:${line}`, subject, group, question, options: rest, answer: right});
     }
     return {items, badRows};
 }
