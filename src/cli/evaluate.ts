@@ -8,7 +8,7 @@ import {evaluateChoices, evaluateGenerations, evaluateTexts} from "../evaluate/e
 import {hashFile} from "../evaluate/hash.js";
 import {DataError} from "../evaluate/item.js";
 import {chooseEvenly} from "../evaluate/questions.js";
-import {armTable, generationTable, notesFor, partTable, perplexityTable, renderMarkdown, titleOf, verdicts} from "../evaluate/report.js";
+import {armTable, controlTable, generationTable, notesFor, partTable, perplexityTable, renderMarkdown, titleOf, verdicts} from "../evaluate/report.js";
 import {FolderError, ResultFolder} from "../evaluate/results.js";
 import {summarizeChoices, summarizeGenerations, summarizeTexts} from "../evaluate/summary.js";
 import {checkIds, taskOf, tasks, ways} from "../evaluate/tasks.js";
@@ -305,6 +305,7 @@ function layOut(report: EvaluationReport, output: string): string {
     return [
         ...metrics.flatMap((metric) => [
             colors.bold(titleOf(metric)), table(armTable(metric.arms)),
+            ...metric.controls.length > 0 ? [colors.bold("The pattern against its controls"), table(controlTable(metric.controls))] : [],
             ...metric.groups.length > 1 ? [table(partTable(metric.groups))] : []
         ]),
         ...generation == null ? [] : [colors.bold("What was written"), table(generationTable(generation))],

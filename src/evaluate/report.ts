@@ -1,7 +1,7 @@
 import type {LeftOut} from "./evaluate.js";
 import type {BadRow} from "./item.js";
 import type {RunSettings} from "./results.js";
-import type {ArmAccuracy, GenerationSummary, MetricSummary, PartAccuracy, PerplexitySummary} from "./summary.js";
+import type {ArmAccuracy, ControlComparison, GenerationSummary, MetricSummary, PartAccuracy, PerplexitySummary} from "./summary.js";
 
 /** What a run found: report.json, and what the other forms of the report are made of. */
 export type EvaluationReport = {
@@ -137,6 +137,7 @@ function renderMetric(metric: MetricSummary): string[] {
         "",
         ...markdownTable(armTable(metric.arms)),
         "",
+        ...metric.controls.length > 0 ? ["### The pattern against its controls", "", ...markdownTable(controlTable(metric.controls)), ""] : [],
         ...metric.groups.length > 1 ? ["### By group", "", ...markdownTable(partTable(metric.groups)), ""] : [],
         ...metric.subjects.length > 1 ? ["### By subject", "", ...markdownTable(partTable(metric.subjects)), ""] : []
     ];
@@ -164,6 +165,18 @@ export function armTable(arms: readonly ArmAccuracy[]): Table {
                     `${difference.onlyArm} / ${difference.onlyPlain}`, formatP(difference.p), formatP(difference.corrected),
                     points(difference.smallestEffect)
                 ]
+        ])
+    ];
+}
+
+/** Whether it is the pattern that makes the difference. */
+export function controlTable(controls: readonly ControlComparison[]): Table {
+    return [
+        ["arm", "against", "difference", "95 %", "only arm / only control", "p", "corrected", "smallest effect"],
+        ...controls.map(({arm, control, difference}) => [
+            arm, control, signedPoints(difference.value), difference.interval.map(signedPoints).join(" to "),
+            `${difference.onlyArm} / ${difference.onlyPlain}`, formatP(difference.p), formatP(difference.corrected),
+            points(difference.smallestEffect)
         ])
     ];
 }

@@ -37,6 +37,15 @@ export type ArmAccuracy = Share & {
     difference?: Difference
 };
 
+/** The pattern against an arm of the same strength without it: only such a difference is the pattern's. */
+export type ControlComparison = {
+    arm: string,
+    control: string,
+
+    /** here "plain" is the control, and p is corrected for the number of these comparisons */
+    difference: Difference
+};
+
 /** Items that belong together, such as a subject, under each arm. */
 export type PartAccuracy = {
     name: string,
@@ -48,6 +57,7 @@ export type MetricSummary = {
     /** `acc` and `acc_norm` are lm-evaluation-harness's */
     metric: "acc" | "acc_norm" | "accuracy",
     arms: ArmAccuracy[],
+    controls: ControlComparison[],
     groups: PartAccuracy[],
     subjects: PartAccuracy[],
 
@@ -128,6 +138,7 @@ function summarizeMetric<T extends Result>(
     return {
         metric,
         arms: compareArms(marks, seed),
+        controls: compareWithControls(marks, seed),
         groups: parts("group"),
         subjects: parts("subject"),
         bootstrap: {units: clusters > 1 ? "clusters" : "items", clusters}
@@ -136,7 +147,23 @@ function summarizeMetric<T extends Result>(
 
 type Mark = {subject: string, group?: string, right: boolean};
 
-function compareArms(arms: ReadonlyArray<{arm: string, marks: readonly Mark[]}>, seed: number): ArmAccuracy[] {
+type MarkedArm = {arm: string, marks: readonly Mark[]};
+
+function compareWithControls(arms: readonly MarkedArm[], seed: number): ControlComparison[] {
+    const pairs = arms
+        .filter(({arm}) => arm.startsWith("early-layer"))
+        .flatMap((pattern) => ["all", "random"].flatMap((name) => {
+            const control = arms.find(({arm}) => arm === pattern.arm.replace("early-layer", name));
+            return control == null ? [] : [{pattern, control}];
+        }));
+    const comparisons = pairs.map(({pattern, control}) => ({
+        arm: pattern.arm, control: control.arm, difference: compareArms([control, pattern], seed)[1]!.difference!
+    }));
+    const corrected = holm(comparisons.map(({difference}) => difference.p));
+    return comparisons.map((one, index) => ({...one, difference: {...one.difference, corrected: corrected[index]!}}));
+}
+
+function compareArms(arms: readonly MarkedArm[], seed: number): ArmAccuracy[] {
     const [plain, ...others] = arms;
     if (plain == null)
         return [];
