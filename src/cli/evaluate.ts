@@ -8,10 +8,14 @@ import {evaluateChoices, evaluateGenerations, evaluateTexts} from "../evaluate/e
 import {hashFile} from "../evaluate/hash.js";
 import {DataError} from "../evaluate/item.js";
 import {chooseEvenly} from "../evaluate/questions.js";
-import {armTable, controlTable, generationTable, notesFor, partTable, perplexityTable, renderMarkdown, titleOf, verdicts} from "../evaluate/report.js";
+import {
+    armTable, controlTable, generationTable, notesFor, partTable, perplexityTable, renderMarkdown, subtitleOf, titleOf, titleOfReport,
+    verdicts
+} from "../evaluate/report.js";
 import {FolderError, ResultFolder} from "../evaluate/results.js";
 import {summarizeChoices, summarizeGenerations, summarizeTexts} from "../evaluate/summary.js";
 import {checkIds, taskOf, tasks, ways} from "../evaluate/tasks.js";
+import {renderHtmlPage} from "../htmlPage.js";
 import {exitCode, Failure, UsageError} from "./failure.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {chatWrapperFor, openModelOnly} from "./model.js";
@@ -297,6 +301,12 @@ function formatDuration(seconds: number): string {
 async function writeReport(folder: string, report: EvaluationReport): Promise<void> {
     await fs.writeFile(path.join(folder, "report.json"), `${JSON.stringify(report, undefined, 4)}\n`);
     await fs.writeFile(path.join(folder, "report.md"), renderMarkdown(report));
+    await fs.writeFile(path.join(folder, "report.html"), await renderHtmlPage({
+        page: "evaluate",
+        title: titleOfReport(report),
+        data: report,
+        summary: [subtitleOf(report), ...verdicts(report)].join(" ")
+    }));
 }
 
 function layOut(report: EvaluationReport, output: string): string {

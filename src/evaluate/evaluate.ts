@@ -84,6 +84,7 @@ export async function evaluateChoices(
         const scores = await scoreChoices(context, group, {signal});
         return group.map(({item, optionTexts, prefix}, index): ChoiceResult => ({
             ...baseOf(item, arm, Uint32Array.from(prefix), folder),
+            choices: item.options.length,
             answer: item.answer,
             chosen: likeliest(scores[index]!.logLikelihoods),
             chosenNormalized: likeliestNormalized(scores[index]!.logLikelihoods, optionTexts),
@@ -162,11 +163,11 @@ export async function evaluateTexts(
 }
 
 /** What is read from a reply, and whether it is right. */
-function markReply(item: ChoiceItem | FreeFormItem, reply: string): Pick<GenerationResult, "answer" | "chosen" | "right"> {
+function markReply(item: ChoiceItem | FreeFormItem, reply: string): Pick<GenerationResult, "choices" | "answer" | "chosen" | "right"> {
     if ("options" in item) {
         const answer = letterOf(item.answer);
         const chosen = readAnswer(reply, item.options) ?? null;
-        return {answer, chosen, right: chosen === answer};
+        return {choices: item.options.length, answer, chosen, right: chosen === answer};
     }
     const {found, right} = readFreeForm(reply, item.pattern, item.answer);
     return {answer: item.answer ?? null, chosen: found ?? null, right};

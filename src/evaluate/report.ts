@@ -37,6 +37,8 @@ export const notes = {
         "number of arms.",
     smallest: "The smallest effect is the true difference that a sample like this one would have shown four times in five.",
     fewClusters: "With so few subjects to draw from, the bootstrap's intervals are rather too narrow.",
+    perplexity: "Of each window of tokens, the second half is scored. Intervals are 95 %, by bootstrap over texts (over windows where there " +
+        "is one text). Divergence is Kullback and Leibler's, of the arm's next token from plain's, in nats.",
     plainOnly: "There is only the plain arm, so there is nothing to compare."
 };
 
@@ -54,10 +56,10 @@ export function verdicts({metrics, perplexity}: EvaluationReport): string[] {
             : arm;
         if (corrected < 0.05)
             return [`${what}: ${value > 0 ? "better" : "worse"} than plain by ${points(Math.abs(value))}, seldom by chance alone ` +
-                `(corrected p = ${formatP(corrected)}).`];
+                `(corrected p ${equationP(corrected)}).`];
         if (onlyArm + onlyPlain === 0)
             return [`${what}: right and wrong on the same items as plain.`];
-        return [`${what}: ${signedPoints(value)} against plain, well within chance (corrected p = ${formatP(corrected)}); ` +
+        return [`${what}: ${signedPoints(value)} points against plain, well within chance (corrected p ${equationP(corrected)}); ` +
             `an effect below about ${points(difference.smallestEffect)} would not have shown.`];
     }));
     const texts = (perplexity ?? []).flatMap(({arm, logRatio}) => {
@@ -75,22 +77,37 @@ export function notesFor({metrics, perplexity}: EvaluationReport): string[] {
     const compared = metrics.some(({arms}) => arms.length > 1);
     const drawn = metrics[0]?.bootstrap;
     return [
+        ...metrics[0]?.guessing == null ? [] : [`Guessing would be right in ${percent(metrics[0].guessing)} of the items.`],
         ...metrics.length > 0 ? [notes.interval] : [],
         ...compared ? [notes.p, notes.smallest] : [],
         ...compared && drawn?.units === "clusters" ? [`The bootstrap draws whole subjects, of which there are ${drawn.clusters}.`] : [],
         ...compared && drawn?.units === "clusters" && drawn.clusters < fewClusters ? [notes.fewClusters] : [],
-        ...perplexity != null ? ["Of each window of tokens, the second half is scored. Intervals are 95 %, by bootstrap over texts (over windows where there is one text). Divergence is Kullback and Leibler's, of the arm's next token from plain's, in nats."] : [],
+        ...perplexity != null ? [notes.perplexity] : [],
         ...metrics.length > 0 && !compared ? [notes.plainOnly] : []
     ];
 }
 
-export function renderMarkdown(report: EvaluationReport): string {
-    const {settings, items, metrics, generation, perplexity, badRows, leftOut, droppedTokens} = report;
+export function titleOfReport({settings: {task, way, model}}: EvaluationReport): string {
+    return `${task}${way == null ? "" : ` by ${way}`}: ${model.file}`;
+}
+
+/** What was done, in a line. */
+export function subtitleOf({settings: {arms, limit, seed, template, reattend}, items}: EvaluationReport): string {
     return [
-        `# ${settings.task}${settings.way == null ? "" : ` by ${settings.way}`}: ${settings.model.file}`,
+        `${items} items, each under ${arms.length} ${arms.length === 1 ? "arm" : "arms"}.`,
+        ...limit == null ? [] : [`Limit ${limit}.`],
+        `Seed ${seed}.`,
+        `Chat template: ${template}.`,
+        `Made by reattend ${reattend}.`
+    ].join(" ");
+}
+
+export function renderMarkdown(report: EvaluationReport): string {
+    const {settings, metrics, generation, perplexity, badRows, leftOut, droppedTokens} = report;
+    return [
+        `# ${titleOfReport(report)}`,
         "",
-        `${items} items, each under ${settings.arms.length} ${settings.arms.length === 1 ? "arm" : "arms"}. ${settings.limit == null ? "" : `Limit ${settings.limit}, seed ${settings.seed}. `}` +
-        `Chat template: ${settings.template}. Made by reattend ${settings.reattend}.`,
+        subtitleOf(report),
         "",
         ...verdicts(report).map((verdict) => `- ${verdict}`),
         "",
@@ -243,6 +260,13 @@ function signedPoints(share: number): string {
 function percentChange(logRatio: number): string {
     const change = 100 * (Math.exp(logRatio) - 1);
     return `${change > 0 ? "+" : ""}${change.toFixed(2)} %`;
+}
+
+function equationP(p: number): string {
+    const text = formatP(p);
+    return text.startsWith("<")
+        ? text
+        : `= ${text}`;
 }
 
 export function formatP(p: number): string {

@@ -51,6 +51,9 @@ type ResultBase = {
 };
 
 export type ChoiceResult = ResultBase & {
+    /** how many options there are */
+    choices: number,
+
     /** index of the right option */
     answer: number,
 
@@ -64,6 +67,8 @@ export type ChoiceResult = ResultBase & {
 };
 
 export type GenerationResult = ResultBase & {
+    /** how many options there are, if it is a choice */
+    choices?: number,
     answer: string | null,
 
     /** what was read from the text; `null`: nothing could be */

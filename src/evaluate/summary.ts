@@ -56,6 +56,8 @@ export type PartAccuracy = {
 export type MetricSummary = {
     /** `acc` and `acc_norm` are lm-evaluation-harness's */
     metric: "acc" | "acc_norm" | "accuracy",
+    /** the accuracy of a choice at random; `undefined` where there is nothing to choose from */
+    guessing?: number,
     arms: ArmAccuracy[],
     controls: ControlComparison[],
     groups: PartAccuracy[],
@@ -119,7 +121,7 @@ export function summarizeGenerations(
     return {metrics: [summarizeMetric("accuracy", results, ({right}) => right, seed)], generation};
 }
 
-function summarizeMetric<T extends Result>(
+function summarizeMetric<T extends ChoiceResult | GenerationResult>(
     metric: MetricSummary["metric"], results: Results<T>, isRight: (result: T) => boolean, seed: number
 ): MetricSummary {
     const marks = Array.from(results, ([arm, list]) => ({
@@ -135,8 +137,12 @@ function summarizeMetric<T extends Result>(
     };
 
     const clusters = new Set(all.map(({subject}) => subject)).size;
+    const chances = [...results.values()][0]?.flatMap(({choices}) => choices == null ? [] : [1 / choices]) ?? [];
     return {
         metric,
+        guessing: chances.length === 0
+            ? undefined
+            : chances.reduce((sum, chance) => sum + chance, 0) / chances.length,
         arms: compareArms(marks, seed),
         controls: compareWithControls(marks, seed),
         groups: parts("group"),
@@ -178,7 +184,8 @@ function compareArms(arms: readonly MarkedArm[], seed: number): ArmAccuracy[] {
         return {
             arm, ...shareOf(marks), difference: {
                 value: mean, interval, onlyArm, onlyPlain, p: mcnemarExact(onlyPlain, onlyArm),
-                smallestEffect: smallestEffect(standardError, pairs.length)
+                // few clusters may happen to be alike: never less than items that have nothing to do with each other would vary
+                smallestEffect: smallestEffect(Math.max(standardError, Math.sqrt(onlyArm + onlyPlain) / pairs.length), pairs.length)
             }
         };
     });

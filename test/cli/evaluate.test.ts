@@ -38,7 +38,7 @@ async function evaluate(
 
 /** What a run leaves that tells it from another one. */
 async function contents(folder: string): Promise<string[]> {
-    return await Promise.all(["run.json", "results.jsonl", "report.json", "report.md"].map((name) => (
+    return await Promise.all(["run.json", "results.jsonl", "report.json", "report.md", "report.html"].map((name) => (
         fs.readFile(path.join(folder, name), "utf8")
     )));
 }
