@@ -275,14 +275,13 @@ export type DecodeQueue = {
 
 export type DecodeRequest = {
     readonly sequenceId: number,
-    sequenceId: number,
-    tokens: readonly Token[],
+    readonly tokens: readonly Token[],
 
     /** where the first of them stands in the sequence */
-    firstTokenSequenceIndex: number,
+    readonly firstTokenSequenceIndex: number,
 
     /** of which tokens logits are wanted */
-    logits: readonly boolean[],
+    readonly logits: readonly boolean[],
 
     /** Called when the request's tokens have been through a batch; the next batch waits for it. */
     afterBatchAction?(sequenceStateLength: number): void | Promise<void>
