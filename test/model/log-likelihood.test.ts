@@ -1,8 +1,12 @@
+import fs from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
 import test from "ava";
 import {LlamaLogLevel, emulateAttention, getLlama} from "reattend";
 import {underArm} from "#dist/evaluate/arms.js";
 import {createEvaluationContext} from "#dist/evaluate/context.js";
 import {groupChoices, longestSequence, prepareChoice, scoreChoices} from "#dist/evaluate/logLikelihood.js";
+import {randomText, writeRandomModel} from "../support/randomModel.js";
 import {embeddedModelPath} from "#dist/cli/flags.js";
 import type {LlamaContextSequence, Token} from "reattend";
 
@@ -88,6 +92,30 @@ test("prompt and option become tokens together, and spaces at the prompt's end b
     );
     const {prefix, options} = prepareChoice(model, "Where is Max?", [" tower", " station"]);
     t.deepEqual([...prefix, ...options[0]!.tokens], [model.tokens.bos!, ...model.tokenize("Where is Max? tower")]);
+});
+
+test.serial("a model with two caches: the prefix is copied in both", async (t) => {
+    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-"));
+    t.teardown(() => fs.rm(folder, {recursive: true}));
+    await writeRandomModel(path.join(folder, "model.gguf"), {architecture: "gemma3", layers: 7, seed: 1, window: 40});
+    const windowed = await llama.loadModel({modelPath: path.join(folder, "model.gguf")});
+
+    const text = randomText(130, 3) as Token[];
+    const options = [text.slice(100, 110), text.slice(110, 114), text.slice(114)];
+    const choice = {prefix: text.slice(0, 100), options: options.map((tokens) => ({tokens, scoredFrom: 0}))};
+    const context = await createEvaluationContext(windowed, {length: 256, sequences: 7});
+    for (const emulation of [undefined, {strength: 1}]) {
+        // two of the same side by side, and each option as its own text: nothing is copied there
+        const [together, again] = await underArm(context, {name: "", emulation}, () => scoreChoices(context, [choice, choice]));
+        const alone = await underArm(context, {name: "", emulation}, () => (
+            scoreChoices(context, options.map((tokens) => ({prefix: choice.prefix, options: [{tokens, scoredFrom: 0}]})))
+        ));
+        for (const [index, {logLikelihoods: [expected]}] of alone.entries()) {
+            for (const {logLikelihoods} of [together!, again!])
+                t.true(Math.abs(logLikelihoods[index]! - expected!) < 0.002 * Math.abs(expected!), `${logLikelihoods[index]}, not ${expected}`);
+        }
+    }
+    await windowed.dispose();
 });
 
 test("an interrupt ends scoring", async (t) => {
