@@ -1,5 +1,5 @@
 import {createRequire} from "node:module";
-import type {Llama, LlamaContext, LlamaContextSequence, LlamaModel, LlamaLogLevel, LlamaNuma} from "node-llama-cpp";
+import type {Llama, LlamaContext, LlamaContextSequence, LlamaModel, LlamaLogLevel, LlamaNuma, Token} from "node-llama-cpp";
 import * as nodeLlamaCpp from "node-llama-cpp";
 
 /*
@@ -7,8 +7,16 @@ import * as nodeLlamaCpp from "node-llama-cpp";
  * node-llama-cpp is pinned exactly for these; test/model/internals.test.ts fails when one of them moves.
  */
 
-/** node-llama-cpp's native context, opaque to us: native calls take it as a handle. */
-export type AddonContext = {readonly __addonContext: never};
+/** node-llama-cpp's native context: native calls take it as a handle. */
+export type AddonContext = {
+    readonly __addonContext: never,
+
+    /** Forgets all tokens of a sequence. */
+    disposeSequence(sequenceId: number): void,
+
+    /** Gives a sequence the state of another one; resolves to the position of the last token. */
+    copySequenceStateFromOtherSequence(targetId: number, sourceId: number): Promise<number>
+};
 
 /** node-llama-cpp's native model, opaque to us. */
 export type AddonModel = {readonly __addonModel: never};
@@ -28,6 +36,9 @@ export type Binding = {
 
     /** ours, as above */
     readonly AddonAttentionCapture?: new (context: AddonContext) => AddonAttentionCapture,
+
+    /** ours. Throws a TypeError if the context is of another addon. */
+    readonly AddonLogits: new (context: AddonContext) => AddonLogits,
 
     /** ours */
     readonly AddonRpcServers: new (addresses: readonly string[]) => AddonRpcServers,
@@ -155,6 +166,24 @@ export type AddonRows = {
     lensLogProbabilities?: Float32Array
 };
 
+/**
+ * native/addon/AddonLogits.h. A row is an index of the last batch, as `mapLogits` is told; to be read before the next batch.
+ * Its methods throw if there is no such row, or the context is disposed.
+ */
+export type AddonLogits = {
+    /** -1 where a logit is no number */
+    getLikeliestToken(row: number): Token | -1,
+
+    /** natural logarithms */
+    getLogProbabilities(row: number, tokens: Uint32Array): Float64Array,
+
+    /** of the whole vocabulary */
+    copyLogProbabilities(row: number): Float32Array,
+
+    /** Kullback-Leibler divergence of the row from a reference that `copyLogProbabilities` gave, in nats */
+    getDivergence(row: number, reference: Float32Array): {divergence: number, sameTop: boolean}
+};
+
 export type LlamaCreateOptions = {
     bindings: Binding,
     bindingPath: string,
@@ -236,14 +265,23 @@ export function onSequenceIdReclaimed(context: LlamaContext, callback: () => voi
 
 /** The part of a `LlamaContext` that gathers tokens of its sequences for the next batch. */
 export type DecodeQueue = {
-    /** Waits for its batch; what comes back is what `mapLogits` made of each row of logits. */
-    _decodeTokens(request: DecodeRequest, mapLogits: unknown): Promise<unknown>,
+    /** Waits for its batch; what comes back is, for each row of logits, its position and what `mapLogits` made of it. */
+    _decodeTokens<T>(
+        request: DecodeRequest, mapLogits: (row: number, position: number) => T
+    ): Promise<Array<[position: number, value: Awaited<T>]>>,
 
     readonly _queuedDecodes: Array<{readonly sequenceId: number}>
 };
 
 export type DecodeRequest = {
     readonly sequenceId: number,
+    readonly tokens: readonly Token[],
+
+    /** where the first of them stands in the sequence */
+    readonly firstTokenSequenceIndex: number,
+
+    /** of which tokens logits are wanted */
+    readonly logits: readonly boolean[],
 
     /** Called when the request's tokens have been through a batch; the next batch waits for it. */
     afterBatchAction?(sequenceStateLength: number): void | Promise<void>

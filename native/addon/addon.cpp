@@ -1,5 +1,6 @@
 #include "AddonAttentionCapture.h"
 #include "AddonAttentionEmulation.h"
+#include "AddonLogits.h"
 #include "AddonRpcServers.h"
 #include "node-llama-cpp.h"
 
@@ -8,6 +9,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     initNodeLlamaCpp(env, exports);
     AddonAttentionEmulation::init(exports);
     AddonAttentionCapture::init(exports);
+    AddonLogits::init(exports);
     AddonRpcServers::init(exports);
     return exports;
 }

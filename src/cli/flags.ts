@@ -49,9 +49,7 @@ export function addEmulationFlags(command: Command): Command {
         .addOption(numberOption("-s, --strength <number>", "how much the chosen keys' weights grow", {min: -1}).default(0.2))
         .addOption(numberOption("--threshold <number>", "a key is chosen above this weight", {above: 0, below: 1}).default(0.01))
         .addOption(numberOption("--source-layer <n>", "the layer whose attention chooses the keys", {integer: true, min: 0}).default(0))
-        .addOption(new Option("--schedule <gains>", 'gain per layer: "linear", "constant" or a number for each, like 0,0.5,0.2')
-            .argParser(parseSchedule)
-            .default("linear"))
+        .addOption(scheduleOption())
         .addOption(choiceOption("--pattern <keys>", "which keys are chosen", ["early-layer", "all"]))
         .option("--normalize", "make the changed weights sum to 1 again")
         .addOption(choiceOption("--kernel <kernel>", "how it is computed", ["auto", "dense"]));
@@ -133,6 +131,12 @@ export function parseNumber(name: string, text: string, {integer = false, min, m
         below != null && `below ${below}`
     ].filter((limit) => limit !== false);
     throw new UsageError(`${name} is "${text}"; allowed are ${integer ? "whole numbers" : "numbers"} ${limits.join(" and ")}`);
+}
+
+export function scheduleOption(): Option {
+    return new Option("--schedule <gains>", 'gain per layer: "linear", "constant" or a number for each, like 0,0.5,0.2')
+        .argParser(parseSchedule)
+        .default("linear");
 }
 
 function parseSchedule(text: string): "linear" | "constant" | number[] {

@@ -7,14 +7,27 @@ import {startProgress} from "./progress.js";
 import type {AttentionEmulation, AttentionEmulationOptions, ChatWrapper, LlamaContext, LlamaModel} from "../index.js";
 import type {ModelFlags} from "./flags.js";
 
-export type OpenModel = {
+export type OpenModel = Disposable & {
     model: LlamaModel,
-    context: LlamaContext,
-    [Symbol.asyncDispose](): Promise<void>
+    context: LlamaContext
 };
+
+type Disposable = {[Symbol.asyncDispose](): Promise<void>};
 
 /** Loads the model that the flags name and makes a context for it. What goes wrong is said in one sentence. */
 export async function openModel(flags: ModelFlags, contextSize: number | undefined = flags.contextSize): Promise<OpenModel> {
+    return await open(flags, async (model) => ({
+        model,
+        context: await model.createContext({contextSize, threads: flags.threads, flashAttention: flags.flashAttention})
+    }));
+}
+
+/** Loads the model that the flags name, for contexts that are made later. */
+export async function openModelOnly(flags: ModelFlags): Promise<Omit<OpenModel, "context">> {
+    return await open(flags, (model) => Promise.resolve({model}));
+}
+
+async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel) => Promise<T>): Promise<T & Disposable> {
     await checkFile(flags.model);
 
     const progress = startProgress("loading the model");
@@ -35,8 +48,7 @@ export async function openModel(flags: ModelFlags, contextSize: number | undefin
                 progress.text = `loading the model: ${Math.floor(fraction * 100)} %`;
             }
         });
-        const context = await model.createContext({contextSize, threads: flags.threads, flashAttention: flags.flashAttention});
-        return {model, context, [Symbol.asyncDispose]: () => llama.dispose()};
+        return {...await use(model), [Symbol.asyncDispose]: () => llama.dispose()};
     } catch (error) {
         await llama.dispose();
         throw new Failure(describeLoadFailure(flags.model, oneLine(problems[0] ?? messageOf(error))), {cause: error});

@@ -1,10 +1,11 @@
 import {createRequire} from "node:module";
 import {Command} from "commander";
-import {addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, numberListOption, numberOption} from "./flags.js";
+import {addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, numberListOption, numberOption, scheduleOption} from "./flags.js";
 import type {BenchFlags} from "./bench.js";
 import type {ChatFlags} from "./chat.js";
 import type {CompleteFlags} from "./complete.js";
 import type {DemoFlags} from "./demo.js";
+import type {EvaluateFlags} from "./evaluate.js";
 import type {InspectFlags} from "./inspect.js";
 import type {ServeRpcFlags} from "./serveRpc.js";
 
@@ -79,6 +80,35 @@ export function createProgram(): Command {
     inspect.action(async (prompt: string | undefined, flags: InspectFlags) => {
         const {runInspect} = await import("./inspect.js");
         await runInspect(prompt, flags);
+    });
+
+    const evaluate = program.command("evaluate")
+        .description("Find out whether emulation helps a model with a task: the same items under every arm, with statistics.")
+        .requiredOption("--task <task>", "mmlu, piqa, social-iqa, choice, free-form, embedded or text")
+        .option("--data <path>", "file or folder with the task's data (default of embedded: the embedded model's unseen questions)")
+        .requiredOption("-o, --output <folder>", "where results and report go; the same command again goes on where it was stopped")
+        .option("--arms <list>", "plain, early-layer, all, random, first-token (up and down), or files with options for emulation",
+            "plain,early-layer,all,random,first-token")
+        .option("--way <way>", "how an answer is had: letter, text (log-likelihoods) or generation (default: the task's)")
+        .option("--template <template>", "own or none: the model's chat template (default: own where answers are written, if it has one)")
+        .addOption(numberListOption("-s, --strength <list>", "how much the chosen keys' weights grow; of several, each is an arm", {min: -1})
+            .default([0.2], "0.2"))
+        .addOption(numberOption("--threshold <number>", "a key is chosen above this weight", {above: 0, below: 1}).default(0.01))
+        .addOption(numberOption("--source-layer <n>", "the layer whose attention chooses the keys", {integer: true, min: 0}).default(0))
+        .addOption(scheduleOption())
+        .option("--normalize", "make the changed weights sum to 1 again")
+        .addOption(choiceOption("--kernel <kernel>", "how it is computed", ["auto", "dense"]))
+        .addOption(numberOption("--limit <n>", "at most so many items, chosen evenly over the subjects", {integer: true, min: 1}))
+        .addOption(numberOption("--seed <n>", "seed of that choice and of the bootstrap", {integer: true, min: 0}).default(1))
+        .addOption(numberOption("-n, --max-tokens <n>", "length of a written answer", {integer: true, min: 1}).default(512))
+        .addOption(numberOption("--window <n>", "tokens of text that are foretold in one piece", {integer: true, min: 4}).default(512))
+        .option("--answer-pattern <regex>", "regular expression that finds the answer in what is written (free-form)")
+        .addOption(numberOption("--sequences <n>", "items that are evaluated side by side", {integer: true, min: 1}).default(8))
+        .option("--json", "print the report as one JSON object");
+    addModelFlags(evaluate);
+    evaluate.action(async (flags: EvaluateFlags) => {
+        const {runEvaluate} = await import("./evaluate.js");
+        await runEvaluate(flags);
     });
 
     const demo = program.command("demo")

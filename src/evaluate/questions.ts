@@ -36,17 +36,22 @@ function parseQuestion(line: string, place: string): Question {
 
 /** Chooses questions at random, as evenly over the families as can be. The same seed chooses the same ones. */
 export function chooseQuestions(questions: readonly Question[], count: number, seed: number): Question[] {
+    return chooseEvenly(questions, ({family}) => family, count, seed);
+}
+
+/** Chooses things at random, as evenly over their kinds as can be. The same seed chooses the same ones. */
+export function chooseEvenly<T>(things: readonly T[], kindOf: (thing: T) => string, count: number, seed: number): T[] {
     const taken = new Map<string, number>();
-    return shuffle(questions, seededRandom(seed))
-        .map((question) => {
-            const rank = taken.get(question.family) ?? 0;
-            taken.set(question.family, rank + 1);
-            return {question, rank};
+    return shuffle(things, seededRandom(seed))
+        .map((thing) => {
+            const rank = taken.get(kindOf(thing)) ?? 0;
+            taken.set(kindOf(thing), rank + 1);
+            return {thing, rank};
         })
-        // the first one of each family, then the second one of each, and so on
+        // the first one of each kind, then the second one of each, and so on
         .sort((a, b) => a.rank - b.rank)
         .slice(0, count)
-        .map(({question}) => question);
+        .map(({thing}) => thing);
 }
 
 function shuffle<T>(items: readonly T[], random: () => number): T[] {

@@ -1,5 +1,10 @@
+import {seededRandom} from "../random.js";
+
 /** The 95 % quantile of the normal distribution, two-sided. */
 const z = 1.959964;
+
+/** The power that a smallest effect is meant with, as a quantile of the normal distribution: 80 %. */
+const zOfPower = 0.841621;
 
 /** Wilson's 95 % interval for a share: unlike the textbook's, it is right for small counts and for shares near 0 and 1. */
 export function wilsonInterval(successes: number, count: number): [low: number, high: number] {
@@ -29,4 +34,105 @@ export function mcnemarExact(onlyFirst: number, onlySecond: number): number {
         logTerm += Math.log((count - k) / (k + 1));
     }
     return Math.min(1, 2 * tail);
+}
+
+/** Holm's correction of p-values for their number: how the family of tests as a whole is kept at its level. The order stays. */
+export function holm(pValues: readonly number[]): number[] {
+    const ascending = Array.from(pValues.keys()).sort((a, b) => pValues[a]! - pValues[b]!);
+    const corrected = new Array<number>(pValues.length);
+    let most = 0;
+    for (const [rank, index] of ascending.entries()) {
+        most = Math.max(most, Math.min(1, (pValues.length - rank) * pValues[index]!));
+        corrected[index] = most;
+    }
+    return corrected;
+}
+
+/** What one item says: a sum over a number of things, such as tokens, or over the one item. */
+export type Observation = {
+    cluster: string,
+    sum: number,
+    count: number
+};
+
+export type Bootstrap = {
+    /** the sums by the counts */
+    mean: number,
+
+    /** 95 %, from the percentiles of the resampled means */
+    interval: [low: number, high: number],
+    standardError: number
+};
+
+/**
+ * How much a mean would vary if the sample were drawn again, by drawing from the sample: whole clusters, since items of one
+ * are alike, or items where there is one cluster only. Of paired differences it is the paired bootstrap.
+ *
+ * The same seed draws the same samples. With few clusters, say below 20, the interval is rather too narrow.
+ */
+export function bootstrapMean(
+    observations: readonly Observation[], {resamples = 10_000, seed = 1}: {resamples?: number, seed?: number} = {}
+): Bootstrap {
+    const clusters = sumUp(observations);
+    const units = clusters.length > 1
+        ? clusters
+        : observations;
+    const mean = (drawn: ReadonlyArray<{sum: number, count: number}>) => (
+        drawn.reduce((total, {sum}) => total + sum, 0) / drawn.reduce((total, {count}) => total + count, 0)
+    );
+
+    const random = seededRandom(seed);
+    const means = new Float64Array(units.length === 0 ? 0 : resamples);
+    for (let resample = 0; resample < means.length; resample++) {
+        let sum = 0;
+        let count = 0;
+        for (let draw = 0; draw < units.length; draw++) {
+            const unit = units[Math.floor(random() * units.length)]!;
+            sum += unit.sum;
+            count += unit.count;
+        }
+        means[resample] = sum / count;
+    }
+    means.sort();
+
+    return {
+        mean: mean(units),
+        interval: [quantile(means, 0.025), quantile(means, 0.975)],
+        standardError: standardDeviation(means)
+    };
+}
+
+/**
+ * The smallest true difference in accuracy that a sample like this would have shown, with a probability of 80 %, as one that
+ * chance alone gives in 5 % of samples. No smaller than 6 of the items: of fewer that only one of two got right, McNemar's test
+ * is never below 0.05.
+ */
+export function smallestEffect(standardError: number, count: number): number {
+    return Math.min(1, Math.max((z + zOfPower) * standardError, 6 / count));
+}
+
+/** @param values - ascending; between two of them the quantile is interpolated, as R and NumPy do by default */
+export function quantile(values: ArrayLike<number>, share: number): number {
+    if (values.length === 0)
+        return NaN;
+
+    const place = (values.length - 1) * share;
+    const below = values[Math.floor(place)]!;
+    const above = values[Math.ceil(place)]!;
+    return below + (above - below) * (place - Math.floor(place));
+}
+
+function sumUp(observations: readonly Observation[]): Array<{sum: number, count: number}> {
+    const sums = new Map<string, {sum: number, count: number}>();
+    for (const {cluster, sum, count} of observations) {
+        const total = sums.get(cluster) ?? {sum: 0, count: 0};
+        sums.set(cluster, {sum: total.sum + sum, count: total.count + count});
+    }
+    return [...sums.values()];
+}
+
+function standardDeviation(values: Float64Array): number {
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+    return Math.sqrt(squares / (values.length - 1));
 }

@@ -81,3 +81,51 @@ test("Llama.loadModel and LlamaModel.createContext make all contexts; LlamaConte
     await Promise.all(waiting);
     await llama.dispose();
 });
+
+test("LlamaContext._decodeTokens tells each row's place in the batch; AddonContext copies and empties sequences", async (t) => {
+    const context = await createContext({sequences: 2});
+    const addonContext = addonContextOf(context);
+    const queue = queueOf(context);
+    const tokens = [5, 6, 7] as Token[];
+    const evaluate = async (sequenceId: number, from: number) => await queue._decodeTokens(
+        {sequenceId, tokens: tokens.slice(from), firstTokenSequenceIndex: from, logits: tokens.slice(from).map(() => true)},
+        (row) => row
+    );
+
+    t.deepEqual(await evaluate(0, 0), [[0, 0], [1, 1], [2, 2]]);
+    t.is(await addonContext.copySequenceStateFromOtherSequence(1, 0), 2);
+    addonContext.disposeSequence(0);
+    t.deepEqual(await evaluate(0, 0), [[0, 0], [1, 1], [2, 2]]);
+    await context.dispose();
+});
+
+test("AddonLogits reads rows of the last batch, and refuses what is none", async (t) => {
+    const context = await createContext();
+    const {AddonLogits} = bindingOf(oracleModel.llama);
+    const logits = new AddonLogits(addonContextOf(context));
+    t.throws(() => new AddonLogits({} as never), {instanceOf: TypeError, message: /not made by this build/});
+
+    const rows = await queueOf(context)._decodeTokens(
+        {sequenceId: 0, tokens: [5 as Token], firstTokenSequenceIndex: 0, logits: [true]},
+        (row) => {
+            const all = logits.copyLogProbabilities(row);
+            const most = all.reduce((best, value, token) => value > all[best]! ? token : best, 0);
+            return {
+                all, most, likeliest: logits.getLikeliestToken(row),
+                some: logits.getLogProbabilities(row, Uint32Array.of(most, 3)), same: logits.getDivergence(row, all),
+                foreign: t.throws(() => logits.getLogProbabilities(row, Uint32Array.of(1e6)), {instanceOf: RangeError}),
+                short: t.throws(() => logits.getDivergence(row, new Float32Array(3)), {instanceOf: RangeError}),
+                noRow: t.throws(() => logits.getLikeliestToken(99), {instanceOf: RangeError})
+            };
+        }
+    );
+    const [, read] = rows[0]!;
+    t.is<number, number>(read.likeliest, read.most);
+    t.true(Math.abs(read.some[0]! - read.all[read.most]!) < 1e-6);
+    t.true(Math.abs(read.all.reduce((sum, value) => sum + Math.exp(value), 0) - 1) < 1e-4);
+    t.true(Math.abs(read.same.divergence) < 1e-6);
+    t.true(read.same.sameTop);
+
+    await context.dispose();
+    t.throws(() => logits.getLikeliestToken(0), {message: /disposed or not loaded/});
+});

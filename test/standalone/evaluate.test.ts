@@ -17,7 +17,7 @@ const answers: Array<[text: string, letter: string | undefined]> = [
     ["Response: A\nNo, wait.\nResponse: B", "B"],
     ["Response: Because it is so", undefined],
     ["Response: hall", undefined],
-    ["Response: b", undefined],
+    ["Response: b", "B"],
     ["Response: A\nResponse:", "A"],
     ["Analysis: B", undefined],
     ["My responses: B", undefined],

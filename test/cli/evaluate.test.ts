@@ -1,0 +1,204 @@
+import {spawn} from "node:child_process";
+import fs from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import process from "node:process";
+import {setTimeout as wait} from "node:timers/promises";
+import test from "ava";
+import {cliPath, runCli} from "../support/cli.js";
+import type {ExecutionContext} from "ava";
+
+type Result = {item: string, arm: string, subject: string, prompt: string, data: string, model: string, options: string, tokens: number};
+type Report = {
+    items: number,
+    settings: {arms: Array<{name: string}>},
+    metrics: Array<{metric: string, arms: Array<{arm: string, right: number, count: number, accuracy: number, difference?: {p: number}}>}>,
+    generation?: Array<{unreadable: number, tokens: number}>,
+    perplexity?: Array<{arm: string, perplexity: number, sameTop?: number}>,
+    badRows: Array<{file: string, line: number, problem: string}>,
+    leftOut: unknown[]
+};
+
+async function newFolder(t: ExecutionContext): Promise<string> {
+    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-"));
+    t.teardown(() => fs.rm(folder, {recursive: true}));
+    return folder;
+}
+
+const written = ["evaluate", "--task", "embedded", "--threads", "1", "--limit", "120", "--arms", "plain,early-layer,all", "--strength", "1"];
+
+async function evaluate(
+    t: ExecutionContext, args: readonly string[], folder: string
+): Promise<{report: Report, results: Result[], stderr: string}> {
+    const {code, stdout, stderr} = await runCli([...args, "--output", folder, "--json"]);
+    t.is(code, 0, stderr);
+    const lines = (await fs.readFile(path.join(folder, "results.jsonl"), "utf8")).trim().split("\n");
+    return {report: JSON.parse(stdout) as Report, results: lines.map((line) => JSON.parse(line) as Result), stderr};
+}
+
+/** What a run leaves that tells it from another one. */
+async function contents(folder: string): Promise<string[]> {
+    return await Promise.all(["run.json", "results.jsonl", "report.json", "report.md", "report.html"].map((name) => (
+        fs.readFile(path.join(folder, name), "utf8")
+    )));
+}
+
+/** Starts a run, and sends a signal once so many lines are written. */
+async function interrupt(
+    args: readonly string[], folder: string, lines: number, signal: NodeJS.Signals
+): Promise<{code: number | null, stderr: string}> {
+    const child = spawn(process.execPath, [cliPath, ...args, "--output", folder]);
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+        stderr += chunk.toString();
+    });
+    const exit = new Promise<number | null>((resolve) => child.on("close", resolve));
+    while (child.exitCode == null) {
+        const text = await fs.readFile(path.join(folder, "results.jsonl"), "utf8").catch(() => "");
+        if (text.split("\n").length > lines)
+            break;
+        await wait(5);
+    }
+    child.kill(signal);
+    return {code: await exit, stderr};
+}
+
+test.serial("the same items under all arms; the same command gives the same files; killed or interrupted, it goes on to the same end", async (t) => {
+    const folder = await newFolder(t);
+    const whole = path.join(folder, "whole");
+    const {report, results} = await evaluate(t, written, whole);
+
+    t.is(report.items, 120);
+    const itemsOf = (arm: string) => results.filter((result) => result.arm === arm).map(({item, prompt}) => `${item} ${prompt}`);
+    t.is(itemsOf("plain").length, 120);
+    t.deepEqual(itemsOf("early-layer"), itemsOf("plain"));
+    t.deepEqual(itemsOf("all"), itemsOf("plain"));
+    for (const {data, model, options, prompt} of results) {
+        for (const hash of [data, model, options, prompt])
+            t.regex(hash, /^[0-9a-f]{16}$/);
+    }
+    t.is(new Set(results.map(({subject}) => subject)).size, 12);
+    t.is(report.generation![0]!.unreadable, 0);
+    t.true(report.metrics[0]!.arms[0]!.accuracy > 0.95);
+
+    const again = path.join(folder, "again");
+    await evaluate(t, written, again);
+    t.deepEqual(await contents(again), await contents(whole));
+
+    // a finished run is not computed anew
+    const {report: same} = await evaluate(t, written, whole);
+    t.deepEqual(same, report);
+
+    const killed = path.join(folder, "killed");
+    await interrupt(written, killed, 40, "SIGKILL");
+    await fs.appendFile(path.join(killed, "results.jsonl"), '{"item": "half a l'); // as if it had been killed while writing
+    const before = (await fs.readFile(path.join(killed, "results.jsonl"), "utf8")).split("\n").length - 1;
+    t.true(before >= 40 && before < 360, String(before));
+    const {stderr} = await evaluate(t, written, killed);
+    t.regex(stderr, new RegExp(`Going on with the run in .*: ${before} results are there`));
+    t.deepEqual(await contents(killed), await contents(whole));
+
+    const interrupted = path.join(folder, "interrupted");
+    const {code, stderr: message} = await interrupt(written, interrupted, 90, "SIGINT");
+    t.is(code, 130, message);
+    t.regex(message, /the same command again goes on from here/);
+    await t.throwsAsync(fs.access(path.join(interrupted, "report.md")));
+    await evaluate(t, written, interrupted);
+    t.deepEqual(await contents(interrupted), await contents(whole));
+});
+
+test.serial("another setting is refused, by its name; so are folders with other things and damaged results", async (t) => {
+    const folder = await newFolder(t);
+    const args = ["evaluate", "--task", "embedded", "--way", "letter", "--threads", "1", "--limit", "12", "--arms", "early-layer"];
+    await evaluate(t, args, folder);
+
+    const limit = await runCli([...args, "--output", folder, "--limit", "13"]);
+    t.is(limit.code, 1);
+    t.regex(limit.stderr, /holds a run with another setting: limit was 12 and is 13 now/);
+    const arms = await runCli([...args, "--output", folder, "--strength", "0.3"]);
+    t.is(arms.code, 1);
+    t.regex(arms.stderr, /another setting: arms was .*0\.2.* and is .*0\.3/);
+
+    const results = path.join(folder, "results.jsonl");
+    const text = await fs.readFile(results, "utf8");
+    await fs.writeFile(results, text.replace("\n", "\nno result\n"));
+    const damaged = await runCli([...args, "--output", folder]);
+    t.is(damaged.code, 1);
+    t.regex(damaged.stderr, /results\.jsonl, line 2 is no result of this run/);
+
+    await fs.rm(path.join(folder, "run.json"));
+    const other = await runCli([...args, "--output", folder]);
+    t.is(other.code, 1);
+    t.regex(other.stderr, /has other things in it/);
+});
+
+test.serial("bad rows are named on stderr and in the report, and counted", async (t) => {
+    const folder = await newFolder(t);
+    const data = path.join(folder, "philosophy_test.csv");
+    await fs.writeFile(data, "Is it?,1,2,3,4,A\nIs it?,1,2\nWho?,Max,Ben,Tom,Ann,C\n");
+    const {report, stderr} = await evaluate(t, ["evaluate", "--task", "mmlu", "--data", data, "--threads", "1", "--arms", "plain"], path.join(folder, "o"));
+    t.is(report.items, 2);
+    t.deepEqual(report.badRows.map(({line, problem}) => [line, problem]), [[2, "3 columns instead of 6"]]);
+    t.regex(stderr, /1 row is no item, and left out:\s+\S*philosophy_test\.csv, line 2: 3 columns instead of 6/);
+    t.regex(await fs.readFile(path.join(folder, "o", "report.md"), "utf8"), /Rows that are no items: 1\.[\s\S]*line 2: 3 columns instead of 6/);
+});
+
+test.serial("texts of options, with acc and acc_norm; items that are too long are named", async (t) => {
+    const folder = await newFolder(t);
+    await fs.writeFile(path.join(folder, "valid.jsonl"), [
+        {goal: "Max tower. Where is Max?", sol1: "tower", sol2: "at the station of the town"},
+        {goal: "Ann hall. ".repeat(60), sol1: "x", sol2: "y"},
+        {goal: "Who has the key?", sol1: "Max", sol2: "Alice"}
+    ].map((row) => `${JSON.stringify(row)}\n`).join(""));
+    await fs.writeFile(path.join(folder, "valid-labels.lst"), "0\n1\n1\n");
+    const args = ["evaluate", "--task", "piqa", "--data", folder, "--threads", "1", "--arms", "plain,all", "--context-size", "128"];
+    const {report} = await evaluate(t, args, path.join(folder, "o"));
+    t.deepEqual(report.metrics.map(({metric}) => metric), ["acc", "acc_norm"]);
+    t.is(report.items, 2);
+    t.is(report.leftOut.length, 1);
+    t.regex(JSON.stringify(report.leftOut), /valid:2.*needs \d+ tokens of context, but there are 128/);
+});
+
+test.serial("perplexity and divergence of texts", async (t) => {
+    const folder = await newFolder(t);
+    await fs.writeFile(path.join(folder, "x.txt"), "Where people are: Max tower, Alice station. ".repeat(20));
+    await fs.writeFile(path.join(folder, "zero.json"), '{"strength": 0}');
+    const args = [
+        "evaluate", "--task", "text", "--data", path.join(folder, "x.txt"), "--threads", "1", "--window", "64",
+        "--arms", `early-layer,${path.join(folder, "zero.json")}`, "--strength", "1"
+    ];
+    const {report, results} = await evaluate(t, args, path.join(folder, "o"));
+    const [plain, steered, zero] = report.perplexity!;
+    t.is(zero!.arm, "zero");
+    t.is(zero!.perplexity, plain!.perplexity);
+    t.is(zero!.sameTop, 1);
+    t.not(steered!.perplexity, plain!.perplexity);
+    t.true(results.every(({arm, ...result}) => arm !== "zero" || (result as unknown as {divergence: number}).divergence < 1e-6));
+    t.true(results.some(({arm, ...result}) => arm === "early-layer" && (result as unknown as {divergence: number}).divergence > 1e-4));
+});
+
+const usageErrors: Array<[title: string, args: string[], code: number, message: RegExp]> = [
+    ["an unknown task", ["--task", "x"], 2, /--task is "x"; allowed are mmlu, /],
+    ["no data", ["--task", "mmlu"], 2, /--data is missing/],
+    ["a way that the task hasn't", ["--task", "embedded", "--way", "text"], 2, /allowed for the task embedded are generation and letter/],
+    ["an unknown arm", ["--task", "embedded", "--arms", "plain,some"], 2, /--arms has "some"; allowed are plain, early-layer/],
+    ["two arms of one name", ["--task", "embedded", "--strength", "1,1"], 2, /make two arms of the name early-layer@1/],
+    ["an arm that the model doesn't allow", ["--task", "embedded", "--limit", "2", "--arms", "all", "--source-layer", "50"], 2, /the arm all: sourceLayer is 50/],
+    ["a missing profile", ["--task", "embedded", "--arms", "none.json"], 1, /cannot read the arm none\.json: there is no such file/],
+    ["a bad template", ["--task", "embedded", "--limit", "2", "--template", "chatml"], 2, /--template is "chatml"; allowed are own and none/],
+    ["a bad pattern", ["--task", "free-form", "--data", "package.json", "--answer-pattern", "("], 2, /--answer-pattern is no regular expression/],
+    ["missing data", ["--task", "piqa", "--data", "none"], 1, /cannot read none: there is no such file or folder/],
+    ["a window beyond the context", ["--task", "text", "--data", "README.md", "--window", "5000"], 1, /the window of 5000 tokens is longer than the model's context of 512/]
+];
+
+for (const [title, args, expected, message] of usageErrors) {
+    test.serial(`${title}: one sentence, exit code ${expected}, nothing left behind`, async (t) => {
+        const folder = await newFolder(t);
+        const {code, stdout, stderr} = await runCli(["evaluate", "--threads", "1", ...args, "--output", folder]);
+        t.is(code, expected, stderr);
+        t.is(stdout, "");
+        t.regex(stderr, message);
+        t.false(stderr.includes("    at "), "a stack trace is shown");
+        t.deepEqual(await fs.readdir(folder), []);
+    });
+}

@@ -1,0 +1,114 @@
+import fs from "node:fs/promises";
+import test from "ava";
+import {bootstrapMean, holm, mcnemarExact, quantile, smallestEffect, wilsonInterval} from "#dist/evaluate/statistics.js";
+
+/*
+ * What SciPy and statsmodels say of the same data: test/statistics/record.py.
+ */
+type Interval = [low: number, high: number];
+const reference = JSON.parse(await fs.readFile(new URL("../../test/statistics/reference.json", import.meta.url), "utf8")) as {
+    wilson: Array<{right: number, count: number, interval: Interval}>,
+    mcnemar: Array<{onlyFirst: number, onlySecond: number, p: number}>,
+    holm: Array<{p: number[], corrected: number[]}>,
+    bootstrap: Array<{rows: Array<[cluster: string, difference: number]>, mean: number, interval: Interval, standardError: number}>
+};
+
+function isNear(actual: number, expected: number, tolerance: number): boolean {
+    return Math.abs(actual - expected) <= tolerance;
+}
+
+test("Wilson's intervals are statsmodels'", (t) => {
+    for (const {right, count, interval} of reference.wilson) {
+        for (const [index, bound] of wilsonInterval(right, count).entries())
+            t.true(isNear(bound, interval[index]!, 1e-6), `${right} of ${count}: ${bound}, not ${interval[index]}`);
+    }
+});
+
+test("McNemar's exact p is statsmodels'", (t) => {
+    for (const {onlyFirst, onlySecond, p} of reference.mcnemar)
+        t.true(isNear(mcnemarExact(onlyFirst, onlySecond), p, 1e-9 + 1e-9 * p), `${onlyFirst}, ${onlySecond}: not ${p}`);
+});
+
+test("Holm's correction is statsmodels'", (t) => {
+    for (const {p, corrected} of reference.holm)
+        t.true(holm(p).every((value, index) => isNear(value, corrected[index]!, 1e-12)), `${holm(p).join()}, not ${corrected.join()}`);
+    t.deepEqual(holm([]), []);
+});
+
+test("the paired bootstrap is SciPy's, clustered or not", (t) => {
+    for (const {rows, mean, interval, standardError} of reference.bootstrap) {
+        const result = bootstrapMean(rows.map(([cluster, sum]) => ({cluster, sum, count: 1})), {resamples: 40_000, seed: 3});
+        t.true(isNear(result.mean, mean, 1e-12));
+        // with so many resamples, percentiles of either vary by about this
+        t.true(isNear(result.standardError, standardError, 0.02 * standardError), `${result.standardError}, not ${standardError}`);
+        for (const [index, bound] of result.interval.entries())
+            t.true(isNear(bound, interval[index]!, 0.08 * standardError), `${bound}, not ${interval[index]}`);
+    }
+});
+
+test("of few clusters the bootstrap gives the percentiles of all samples that there are", (t) => {
+    const clusters = [[3, 10], [-1, 20], [4, 30]] as const;
+    const all: number[] = [];
+    for (const a of clusters)
+        for (const b of clusters)
+            for (const c of clusters)
+                all.push((a[0] + b[0] + c[0]) / (a[1] + b[1] + c[1]));
+    all.sort((a, b) => a - b);
+
+    const observations = clusters.map(([sum, count], index) => ({cluster: String(index), sum, count}));
+    const {interval} = bootstrapMean(observations, {resamples: 20_000, seed: 1});
+    t.deepEqual(interval, [all[0], all.at(-1)]); // each of the extremes has a probability of 1/27
+});
+
+test("the bootstrap is that of its seed", (t) => {
+    const {rows} = reference.bootstrap[1]!;
+    const observations = rows.map(([cluster, sum]) => ({cluster, sum, count: 1}));
+    t.deepEqual(bootstrapMean(observations, {seed: 5}), bootstrapMean(observations, {seed: 5}));
+    t.notDeepEqual(bootstrapMean(observations, {seed: 5}), bootstrapMean(observations, {seed: 6}));
+});
+
+test("quantiles are interpolated as NumPy does", (t) => {
+    t.is(quantile([1, 2, 3, 4], 0.5), 2.5);
+    t.is(quantile([1, 2, 3, 4, 10], 0.9).toFixed(6), (7.6).toFixed(6));
+    t.is(quantile([7], 0.3), 7);
+    t.is(quantile([], 0.3), NaN);
+});
+
+test("a sample shows an effect of the smallest size four times in five", (t) => {
+    // 400 pairs, of which an arm wins with probability `up` and loses with probability `down`
+    const [count, up, down] = [400, 0.12, 0.04] as const;
+    const standardError = Math.sqrt((up + down - (up - down) ** 2) / count);
+    const effect = smallestEffect(standardError, count);
+    t.true(isNear(effect, 2.80 * standardError, 0.001));
+
+    // an effect of just that size, in as many pairs that differ: how often its interval excludes 0
+    const differing = up + down;
+    let shown = 0;
+    for (let sample = 0; sample < 2000; sample++) {
+        let sum = 0;
+        let squares = 0;
+        for (let pair = 0; pair < count; pair++) {
+            const draw = pseudoRandom(sample * count + pair);
+            const difference = draw < (differing + effect) / 2
+                ? 1
+                : draw < differing
+                    ? -1
+                    : 0;
+            sum += difference;
+            squares += difference ** 2;
+        }
+        const mean = sum / count;
+        shown += Number(Math.abs(mean) > 1.96 * Math.sqrt((squares / count - mean ** 2) / count));
+    }
+    t.true(isNear(shown / 2000, 0.8, 0.04), String(shown / 2000));
+    t.is(smallestEffect(0, 240), 6 / 240);
+    t.is(smallestEffect(0, 3), 1);
+});
+
+/** The fractional part of a hash: good enough for shares. */
+function pseudoRandom(index: number): number {
+    let bits = Math.imul(index + 1, 0x9e3779b1) >>> 0;
+    bits = Math.imul(bits ^ (bits >>> 15), 0x85ebca6b) >>> 0;
+    bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35) >>> 0;
+    return ((bits ^ (bits >>> 16)) >>> 0) / 2 ** 32;
+}
