@@ -5,12 +5,10 @@ import {parseArgs} from "node:util";
 import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain} from "./lib/main.js";
 import {compile, install, llamaCppRelease} from "./lib/native-build.js";
-import {buildName} from "./lib/paths.js";
+import {buildName, gpuTypes} from "./lib/paths.js";
 import {formatTime} from "./lib/progress.js";
 import {prepareSource} from "./lib/source.js";
 import {requireTools} from "./lib/tools.js";
-
-const gpus = {cuda: "cuda", vulkan: "vulkan", metal: "metal", false: false};
 
 const usage = `usage: build-native [options]
 
@@ -32,7 +30,7 @@ await runMain("build-native", async () => {
     }
 
     const start = Date.now();
-    requireTools();
+    requireTools(gpu);
     const folder = await withBuildLock(async () => {
         prepareSource();
         const name = buildName(gpu);
@@ -63,11 +61,11 @@ function readArguments() {
         }
 
         const gpu = values.gpu ?? process.env.REATTEND_GPU ?? (appleSilicon ? "metal" : "false");
-        if (!Object.hasOwn(gpus, gpu))
-            throw new Error(`--gpu is ${JSON.stringify(gpu)}; allowed are ${Object.keys(gpus).join(", ")}`);
+        if (gpu !== "false" && !gpuTypes.includes(gpu))
+            throw new Error(`--gpu is ${JSON.stringify(gpu)}; allowed are ${gpuTypes.join(", ")}, false`);
         if (values.jobs != null && !/^[1-9]\d*$/.test(values.jobs))
             throw new Error(`--jobs is ${JSON.stringify(values.jobs)}; allowed are whole numbers from 1`);
-        return {gpu: gpus[gpu], debug: values.debug, jobs: values.jobs == null ? undefined : Number(values.jobs)};
+        return {gpu: gpu === "false" ? false : gpu, debug: values.debug, jobs: values.jobs == null ? undefined : Number(values.jobs)};
     } catch (error) {
         return badUsage(error.message, usage);
     }

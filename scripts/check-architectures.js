@@ -10,7 +10,7 @@ import ora from "ora";
 import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain, UserError} from "./lib/main.js";
 import {compile} from "./lib/native-build.js";
-import {buildName, packageRoot} from "./lib/paths.js";
+import {buildName, gpuTypes, packageRoot} from "./lib/paths.js";
 import {formatTime} from "./lib/progress.js";
 import {prepareSource} from "./lib/source.js";
 import {requireTools} from "./lib/tools.js";
@@ -18,28 +18,30 @@ import {requireTools} from "./lib/tools.js";
 const document = path.join(packageRoot, "test", "architectures", "README.md");
 const minutesPerModel = 5;
 
-const usage = `usage: check-architectures [NAME...]
+const usage = `usage: check-architectures [--gpu cuda|vulkan|metal] [NAME...]
 
 Checks emulation on a small random model of every architecture that llama.cpp has, or of those named, and writes the table in
-test/architectures/README.md, unless some are named.`;
+test/architectures/README.md, unless some are named.
+
+  --gpu cuda|vulkan|metal   compute on it; the table stays as it is`;
 
 await runMain("check-architectures", async () => {
-    const names = readArguments();
-    requireTools();
+    const {names, gpu} = readArguments();
+    requireTools(gpu);
     const folder = await withBuildLock(() => {
         prepareSource();
-        return compile({name: buildName(false), gpu: false, config: "Release", definitions: {}, target: "check-architecture"});
+        return compile({name: buildName(gpu), gpu, config: "Release", definitions: {}, target: "check-architecture"});
     });
     const program = path.join(folder, "check-architecture");
 
     const start = Date.now();
     const variants = listVariants(program, names);
-    const results = await checkAll(program, variants);
+    const results = await checkAll(program, variants, gpu);
     const failed = results.filter(({ok}) => !ok);
 
     for (const result of failed)
         console.log(describeFailure(result));
-    if (names.length === 0)
+    if (names.length === 0 && gpu === false)
         writeTable(results);
     console.log(`${results.length - failed.length} passed, ${failed.length} failed (${formatTime(Date.now() - start)})`);
     if (failed.length > 0)
@@ -59,7 +61,7 @@ function listVariants(program, names) {
 }
 
 /** One process for each model, so that a crash is one model's; one model for each core, as most of their work is not parallel. */
-async function checkAll(program, variants) {
+async function checkAll(program, variants, gpu) {
     const results = [];
     const progress = ora({text: "", isSilent: !process.stderr.isTTY}).start();
     let next = 0;
@@ -67,17 +69,17 @@ async function checkAll(program, variants) {
         while (next < variants.length) {
             const variant = variants[next++];
             progress.text = `${results.length} of ${variants.length}: ${variant.join(" ")}`;
-            results.push(await checkOne(program, variant));
+            results.push(await checkOne(program, variant, gpu));
         }
     }
-    await Promise.all(Array.from({length: os.availableParallelism()}, work));
+    await Promise.all(Array.from({length: gpu === false ? os.availableParallelism() : 1}, work));
     progress.stop();
     return results.sort((a, b) => a.architecture.localeCompare(b.architecture) || a.kind.localeCompare(b.kind));
 }
 
-function checkOne(program, [architecture, kind]) {
+function checkOne(program, [architecture, kind], gpu) {
     return new Promise((resolve) => {
-        const child = spawn(program, [architecture, kind], {stdio: ["ignore", "pipe", "pipe"], timeout: minutesPerModel * 60_000});
+        const child = spawn(program, [architecture, kind, ...(gpu === false ? [] : ["gpu"])], {stdio: ["ignore", "pipe", "pipe"], timeout: minutesPerModel * 60_000});
         let stdout = "";
         let stderr = "";
         child.stdout.setEncoding("utf8").on("data", (chunk) => stdout += chunk);
@@ -115,8 +117,8 @@ function writeTable(results) {
     const notes = reasons.map((reason, index) => `${index + 1}. ${reason}\n`);
     fs.writeFileSync(document, [
         before,
-        "| architecture | layers | emulated | kernel | left alone | keys a row | effect | worst error ÷ limit | |\n",
-        "|---|---|---|---|---|---|---|---|---|\n",
+        "| architecture | layers | emulated | kernel | left alone | captured | keys a row | effect | worst error ÷ limit | |\n",
+        "|---|---|---|---|---|---|---|---|---|---|\n",
         ...rows,
         "\nReasons why layers are left alone:\n\n",
         ...notes,
@@ -124,10 +126,10 @@ function writeTable(results) {
     ].join(""));
 }
 
-function cells({architecture, kind, ok, error, layers = [], keys_per_row: keys, effect, comparisons = []}, reasons) {
+function cells({architecture, kind, ok, error, layers = [], keys_per_row: keys, effect, comparisons = [], captured = [], lens}, reasons) {
     const name = `${architecture}${kind === "moe" ? ", experts" : ""}`;
     if (error != null)
-        return [name, "", "", "", "", "", "", error, "fails"];
+        return [name, "", "", "", "", "", "", "", error, "fails"];
 
     const emulated = layers.flatMap((layer, index) => layer.emulated ? [index] : []);
     const leftAlone = reasons
@@ -140,6 +142,7 @@ function cells({architecture, kind, ok, error, layers = [], keys_per_row: keys, 
     const kernels = new Set(layers.filter((layer) => layer.emulated).map(({fused}) => fused ? "fused" : "dense"));
     return [
         name, layers.length, ranges(emulated), [...kernels].join(", "), leftAlone.join(", "),
+        `${ranges(captured)}${lens ? ", lens" : ""}`,
         emulated.length > 0 ? keys.toFixed(1) : "",
         emulated.length > 0 ? format(effect) : "",
         `${(worst.error / worst.limit).toFixed(2)} (${format(worst.error)}, ${worst.name})`,
@@ -168,12 +171,17 @@ function format(number) {
 
 function readArguments() {
     try {
-        const {values, positionals} = parseArgs({allowPositionals: true, options: {help: {type: "boolean", short: "h"}}});
+        const {values, positionals} = parseArgs({allowPositionals: true, options: {
+            gpu: {type: "string"},
+            help: {type: "boolean", short: "h"}
+        }});
         if (values.help) {
             console.log(usage);
             process.exit(0);
         }
-        return positionals;
+        if (values.gpu != null && !gpuTypes.includes(values.gpu))
+            throw new Error(`--gpu is ${JSON.stringify(values.gpu)}; allowed are ${gpuTypes.join(", ")}`);
+        return {names: positionals, gpu: values.gpu ?? false};
     } catch (error) {
         return badUsage(error.message, usage);
     }

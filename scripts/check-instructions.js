@@ -11,10 +11,10 @@ import {findCommand, requireTools} from "./lib/tools.js";
 
 // With GCC 12, 1 % above what was counted when they were set. A compiler may choose to inline otherwise: look before they are raised.
 const cases = [
-    {type: "f16", queries: 1, cells: 2048, keys: 15, record: 1.05, boost: 1.03},
-    {type: "q8_0", queries: 1, cells: 2048, keys: 15, record: 1.035, boost: 1.02},
+    {type: "f16", queries: 1, cells: 2048, keys: 15, record: 1.05, boost: 1.018},
+    {type: "q8_0", queries: 1, cells: 2048, keys: 15, record: 1.046, boost: 1.014},
     {type: "f16", queries: 256, cells: 512, keys: 15, record: 1.17, boost: 1.025},
-    {type: "f16", queries: 1, cells: 256, keys: 99, record: 1.07, boost: 1.07}
+    {type: "f16", queries: 1, cells: 256, keys: 99, record: 1.07, boost: 1.077}
 ];
 
 await runMain("check-instructions", async () => {

@@ -85,7 +85,10 @@ export type AddonEmulationSettings = {
 
     /** for each layer, a gain for each head */
     gains: Float32Array,
-    allKeys: boolean,
+    pattern: "early-layer" | "all" | "random" | "first-token",
+
+    /** of the random pattern: 32 bits without sign */
+    seed: number,
     normalize: boolean,
     dense: boolean
 };
@@ -98,7 +101,7 @@ export type AddonLayerReport = {
 
 /** native/addon/AddonAttentionCapture.h. Any of its methods throws if the context is disposed, or a setting is refused. */
 export type AddonAttentionCapture = {
-    /** whether each layer has attention, and the largest number of query heads of any */
+    /** whether each layer may have attention, and the largest number of query heads of any */
     getAttentionLayers(): {layers: boolean[], heads: number},
     enable(settings: AddonCaptureSettings): void,
     disable(): void,
@@ -147,6 +150,9 @@ export type AddonMeasures = {
     classMass: Float32Array,
     received: Float32Array,
     receivedBy: Uint32Array,
+
+    /** whether the residual stream could be captured, if that was asked for */
+    hasStates: boolean,
 
     /** memory that computing takes for the largest batch so far */
     scratchBytes: number

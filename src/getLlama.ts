@@ -117,7 +117,7 @@ export function selectBuilds(gpu: GpuOption, builds: Build[]): Build[] {
     if (selected.length === 0)
         throw new NoBinaryFoundError(
             `No native build of reattend fits gpu: ${JSON.stringify(gpu)}; there is ${builds.map((build) => gpuName(build.gpu)).join(", ")}. ` +
-            `${rebuildHint}, with the environment variable REATTEND_GPU set to cuda, vulkan, metal or false.`
+            "Build it with `npx reattend build --gpu` and cuda, vulkan, metal or false."
         );
 
     return selected;

@@ -13,3 +13,5 @@ export type {AttentionCapture} from "./inspect/AttentionCapture.js";
 export type {AttentionCaptureOptions, ResolvedAttentionCaptureOptions} from "./inspect/options.js";
 export type {CapturedAttention, CapturedRows} from "./inspect/inspection.js";
 export type {TokenClass} from "./inspect/tokenClasses.js";
+export {loadProfile, saveProfile, ProfileError} from "./profile/profile.js";
+export type {AttentionProfile} from "./profile/profile.js";

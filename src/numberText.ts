@@ -3,6 +3,11 @@ export function percent(fraction: number): string {
     return `${digits(fraction * 100)} %`;
 }
 
+/** As short as it can be, for scales: 1 %, 0.03 %. */
+export function roundPercent(fraction: number): string {
+    return `${Number((fraction * 100).toPrecision(1))} %`;
+}
+
 export function digits(value: number): string {
     if (!Number.isFinite(value))
         return "–";

@@ -1,16 +1,22 @@
 // Short blocks of work on a model, one for each line of standard input, so that two builds of llama.cpp can take turns:
 //
-//   run-blocks MODEL.gguf THREADS CONTEXT wall|cpu
+//   run-blocks MODEL.gguf THREADS CONTEXT wall|cpu [KV_TYPE] [flash|dense]
 //
 //   prefill N      a prompt of N tokens in an empty context
 //   fill N         the same, but only to decode on top of it
 //   decode N       N tokens, one by one, each of them timed; then the context is as it was
+//   steer S        emulation with strength S and the defaults from here on, where the build has it; 0: none
 //   logits N M     a prompt of N tokens and M more, one by one, with the logits of all
 //
 // The answer is a line of JSON: `seconds` of each piece of work, as time passes or as all threads together compute, and a
 // hash of all logits that it yielded.
 
 #include "llama.h"
+
+#if __has_include("llama-attn-emulation.h")
+#include "llama-attn-emulation.h"
+#define HAS_EMULATION
+#endif
 
 #include <algorithm>
 #include <chrono>
@@ -86,10 +92,11 @@ static double time(F action) {
 
 static std::vector<double> run_block(const std::string & line, int & n_filled) {
     std::string        name;
-    int                n_tokens = 0;
-    int                n_more   = 0;
+    float              first  = 0.0f;
+    int                n_more = 0;
     std::istringstream words(line);
-    words >> name >> n_tokens >> n_more;
+    words >> name >> first >> n_more;
+    const int n_tokens = int(first);
 
     std::vector<double> seconds;
     if (name == "prefill" || name == "fill") {
@@ -111,6 +118,16 @@ static std::vector<double> run_block(const std::string & line, int & n_filled) {
             add_logits_to_hash(1);
         }
         n_filled = n_tokens + n_more;
+#ifdef HAS_EMULATION
+    } else if (name == "steer") {
+        llama_attn_emulation_params params = llama_attn_emulation_default_params();
+        params.strength                    = first;
+        const char * refusal               = llama_set_attn_emulation(ctx, first == 0.0f ? nullptr : &params);
+        if (refusal != nullptr) {
+            fprintf(stderr, "run-blocks: %s\n", refusal);
+            exit(1);
+        }
+#endif
     } else {
         fprintf(stderr, "run-blocks: there is no block \"%s\"\n", name.c_str());
         exit(2);
@@ -118,9 +135,19 @@ static std::vector<double> run_block(const std::string & line, int & n_filled) {
     return seconds;
 }
 
+static ggml_type find_type(const std::string & name) {
+    for (int i = 0; i < GGML_TYPE_COUNT; i++) {
+        if (name == ggml_type_name(ggml_type(i))) {
+            return ggml_type(i);
+        }
+    }
+    fprintf(stderr, "run-blocks: there is no type \"%s\"\n", name.c_str());
+    exit(2);
+}
+
 int main(int argc, char ** argv) {
-    if (argc != 5) {
-        fprintf(stderr, "usage: run-blocks MODEL.gguf THREADS CONTEXT wall|cpu\n");
+    if (argc < 5 || argc > 7) {
+        fprintf(stderr, "usage: run-blocks MODEL.gguf THREADS CONTEXT wall|cpu [KV_TYPE] [flash|dense]\n");
         return 2;
     }
     cpu_time = std::string(argv[4]) == "cpu";
@@ -142,7 +169,14 @@ int main(int argc, char ** argv) {
     params.n_threads                 = atoi(argv[2]);
     params.n_threads_batch           = params.n_threads;
     params.flash_attn_type           = LLAMA_FLASH_ATTN_TYPE_AUTO;
-    ctx                              = llama_init_from_model(model, params);
+    if (argc > 5) {
+        params.type_k = params.type_v = find_type(argv[5]);
+    }
+    if (argc > 6) {
+        params.flash_attn_type =
+            std::string(argv[6]) == "dense" ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    }
+    ctx = llama_init_from_model(model, params);
     if (ctx == nullptr) {
         fprintf(stderr, "run-blocks: cannot make a context\n");
         return 1;

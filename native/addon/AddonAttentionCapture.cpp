@@ -43,7 +43,7 @@ Napi::Value AddonAttentionCapture::withRecording(
     });
 }
 
-// -> {layers: boolean[], whether each has attention, heads: number}
+// -> {layers: boolean[], whether each may have attention, heads: number}
 Napi::Value AddonAttentionCapture::GetAttentionLayers(const Napi::CallbackInfo & info) {
     return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         int32_t layerCount = 0;
@@ -163,6 +163,9 @@ Napi::Value AddonAttentionCapture::ReadMeasures(const Napi::CallbackInfo & info)
         result.Set("tokens", tokenNumber);
         result.Set("layers", layerNumbers(env, recording, seen));
         result.Set("queries", Napi::Number::New(env, static_cast<double>(recording.n_rows)));
+        result.Set("hasStates",
+            std::any_of(recording.layers.begin(), recording.layers.end(),
+                [](const llama_attn_capture_layer & layer) { return layer.has_states; }));
         result.Set("scratchBytes", Napi::Number::New(env, static_cast<double>(recording.scratch)));
 
         size_t index = 0;
@@ -219,7 +222,13 @@ Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
         const auto   env     = info.Env();
         const auto & options = recording.options;
         const auto   seen    = seenLayers(recording);
-        const size_t heads   = options.heads.size();
+
+        if (recording.is_full) {
+            throw Napi::Error::New(env,
+                "The rows to keep take more than 1 GiB: choose fewer layers, heads or queries, or take rows away with "
+                "onRows");
+        }
+        const size_t heads = options.heads.size();
 
         std::vector<size_t> seenHeads; // layers and heads
         for (const size_t i : seen) {

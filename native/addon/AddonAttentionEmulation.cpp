@@ -1,5 +1,6 @@
 #include "AddonAttentionEmulation.h"
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,16 @@ static void throwIfRefused(Napi::Env env, const char * refusal) {
     if (refusal != nullptr) {
         throw Napi::Error::New(env, refusal);
     }
+}
+
+static llama_attn_emulation_pattern patternOf(const std::string & name) {
+    static const std::map<std::string, llama_attn_emulation_pattern> patterns = {
+        { "early-layer", LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER },
+        { "all", LLAMA_ATTN_EMULATION_PATTERN_ALL },
+        { "random", LLAMA_ATTN_EMULATION_PATTERN_RANDOM },
+        { "first-token", LLAMA_ATTN_EMULATION_PATTERN_FIRST_TOKEN },
+    };
+    return patterns.at(name);
 }
 
 AddonAttentionEmulation::AddonAttentionEmulation(const Napi::CallbackInfo & info) :
@@ -52,7 +63,7 @@ Napi::Value AddonAttentionEmulation::GetShape(const Napi::CallbackInfo & info) {
     });
 }
 
-// (settings: {strength, threshold, sourceLayer, gains: Float32Array [layers][heads], allKeys, normalize, dense})
+// (settings: {strength, threshold, sourceLayer, gains: Float32Array [layers][heads], pattern, seed, normalize, dense})
 Napi::Value AddonAttentionEmulation::Enable(const Napi::CallbackInfo & info) {
     return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         const auto settings = info[0].As<Napi::Object>();
@@ -70,8 +81,8 @@ Napi::Value AddonAttentionEmulation::Enable(const Napi::CallbackInfo & info) {
         params.threshold    = settings.Get("threshold").As<Napi::Number>().FloatValue();
         params.source_layer = settings.Get("sourceLayer").As<Napi::Number>().Int32Value();
         params.gain         = gains.Data();
-        params.pattern      = settings.Get("allKeys").As<Napi::Boolean>().Value() ? LLAMA_ATTN_EMULATION_PATTERN_ALL :
-                                                                                    LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER;
+        params.pattern      = patternOf(settings.Get("pattern").As<Napi::String>());
+        params.seed         = settings.Get("seed").As<Napi::Number>().Uint32Value();
         params.normalize    = settings.Get("normalize").As<Napi::Boolean>().Value();
         params.kernel       = settings.Get("dense").As<Napi::Boolean>().Value() ? LLAMA_ATTN_EMULATION_KERNEL_DENSE :
                                                                                   LLAMA_ATTN_EMULATION_KERNEL_AUTO;

@@ -7,7 +7,7 @@ import {readIfThere} from "./files.js";
 import {UserError} from "./main.js";
 import {binariesFolder, buildFolder, cmakeJsFile, nativeFolder, nodeAddonApiFolder, nodeLlamaCppFolder, packageRoot, sourceFolder} from "./paths.js";
 import {Progress} from "./progress.js";
-import {chooseGenerator, defaultJobs, findCommand} from "./tools.js";
+import {chooseGenerator, defaultJobs, findCommand, findNvcc} from "./tools.js";
 
 /**
  * Compiles, incrementally.
@@ -85,6 +85,7 @@ function commonDefinitions(gpu) {
         GGML_METAL: gpu === "metal" ? "ON" : "OFF",
         GGML_CUDA: gpu === "cuda" ? "ON" : "OFF",
         GGML_VULKAN: gpu === "vulkan" ? "ON" : "OFF",
+        ...(gpu === "cuda" && process.platform !== "win32" ? {CMAKE_CUDA_COMPILER: findNvcc()} : {}),
 
         // models that are spread over several machines; not over what this one happens to have for it
         GGML_RPC: "ON",

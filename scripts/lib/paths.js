@@ -32,6 +32,8 @@ export function cmakeJsFile() {
     return path.join(path.dirname(require.resolve("cmake-js/package.json")), "bin", "cmake-js");
 }
 
+export const gpuTypes = ["cuda", "vulkan", "metal"];
+
 /** The folder of a build inside native/bin; src/builds.ts has the same rule. */
 export function buildName(gpu) {
     return [process.platform, process.arch, ...(gpu === false ? [] : [gpu])].join("-");

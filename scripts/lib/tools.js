@@ -12,6 +12,11 @@ const packages = {
         linux: "apt install g++", darwin: "xcode-select --install",
         win32: "winget install Microsoft.VisualStudio.2022.BuildTools, with its C++ workload"
     },
+    nvcc: {linux: "the CUDA Toolkit, https://developer.nvidia.com/cuda-downloads", win32: "winget install Nvidia.CUDA"},
+    vulkan: {
+        linux: "apt install glslc libvulkan-dev spirv-headers", darwin: "brew install vulkan-loader vulkan-headers shaderc spirv-headers",
+        win32: "winget install KhronosGroup.VulkanSDK"
+    },
     make: {linux: "apt install make", darwin: "xcode-select --install", win32: "winget install Ninja-build.Ninja"}
 };
 
@@ -30,9 +35,20 @@ export function findCommand(name) {
     return undefined;
 }
 
-/** Throws, naming everything that is missing at once. */
-export function requireTools() {
+/**
+ * Throws, naming everything that is missing at once.
+ * @param {false | "cuda" | "vulkan" | "metal"} [gpu] what is to be built
+ */
+export function requireTools(gpu = false) {
+    if (gpu === "metal" && process.platform !== "darwin")
+        throw new UserError("metal can be built on macOS only");
+
     const missing = [];
+    if (gpu === "cuda" && findNvcc() == null)
+        missing.push(describe("CUDA's compiler, nvcc", packages.nvcc));
+    // CMake knows the SDK's folder from its variable
+    if (gpu === "vulkan" && findCommand("glslc") == null && process.env.VULKAN_SDK == null)
+        missing.push(describe("the Vulkan SDK: its shader compiler, glslc, and headers", packages.vulkan));
     if (findCommand("cmake") == null)
         missing.push(describe("cmake (3.19 or later)", packages.cmake));
 
@@ -52,6 +68,15 @@ export function requireTools() {
     const version = /version (\d+)\.(\d+)/.exec(spawnSync("cmake", ["--version"], {encoding: "utf8"}).stdout ?? "");
     if (version != null && (Number(version[1]) < 3 || (Number(version[1]) === 3 && Number(version[2]) < 19)))
         throw new UserError(`cmake is ${version[1]}.${version[2]}; 3.19 or later is needed`);
+}
+
+/** CUDA's compiler, which its installer leaves off the path. */
+export function findNvcc() {
+    const named = process.env.CUDACXX;
+    if (named != null && named !== "")
+        return named;
+    return findCommand("nvcc") ??
+        [process.env.CUDA_PATH, "/usr/local/cuda"].filter(Boolean).map((folder) => path.join(folder, "bin", "nvcc")).find(isExecutable);
 }
 
 /** ninja where there is one, as it starts faster; on Windows the choice is CMake's. */

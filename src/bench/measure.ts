@@ -5,10 +5,11 @@ import {compare} from "./summary.js";
 import type {LlamaContext, LlamaContextSequence, LlamaModel, Token} from "node-llama-cpp";
 import type {AttentionEmulation} from "../emulation/AttentionEmulation.js";
 import type {AttentionEmulationOptions} from "../emulation/options.js";
+import type {AttentionProfile} from "../profile/profile.js";
 import type {Comparison, Samples} from "./summary.js";
 
 export type BenchmarkOptions = {
-    emulation: AttentionEmulationOptions,
+    emulation: AttentionEmulationOptions | AttentionProfile,
 
     /** How many tokens are in the context when decoding is measured. */
     depths: readonly number[],

@@ -107,6 +107,8 @@ async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<Eval
     const chatWrapper = template === "own"
         ? chatWrapperFor(model, flags.model)
         : undefined;
+    if (folder.size > 0)
+        note(`Going on with the run in ${flags.output}: ${folder.size} results are there.`);
     const progress = startProgress("evaluating");
     const options: EvaluationOptions = {
         model, folder, arms, chatWrapper, threads: flags.threads, signal,
@@ -114,8 +116,6 @@ async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<Eval
             progress.text = text;
         })
     };
-    if (folder.size > 0)
-        note(`Going on with the run in ${flags.output}: ${folder.size} results are there.`);
     try {
         const report = await runTask(task, way, data, flags, options);
         await writeReport(flags.output, report);
@@ -187,7 +187,7 @@ function chooseTask(flags: EvaluateFlags): {name: TaskName, task: AnyTask, way: 
 async function makeArms(flags: EvaluateFlags): Promise<Arm[]> {
     const method: AttentionEmulationOptions = {
         threshold: flags.threshold, sourceLayer: flags.sourceLayer, schedule: flags.schedule, normalize: flags.normalize ?? false,
-        kernel: flags.kernel
+        kernel: flags.kernel, seed: flags.patternSeed
     };
     const named = await Promise.all(flags.arms.split(",").map(async (text) => {
         const name = text.trim();
@@ -255,10 +255,12 @@ function chooseTemplate(
 ): RunSettings["template"] {
     if (template != null && template !== "own" && template !== "none")
         throw new UsageError(`--template is "${template}"; allowed are own and none`);
+    const hasOwn = model.fileInfo.metadata.tokenizer.chat_template != null;
+    if (template === "own" && !hasOwn)
+        throw new UsageError("--template is \"own\", but the model's file has no chat template");
     if (template != null)
         return template;
 
-    const hasOwn = model.fileInfo.metadata.tokenizer.chat_template != null;
     const wanted = way === "generation" || (task.kind === "choice" && task.needsTemplate === true);
     return hasOwn && wanted
         ? "own"

@@ -1,8 +1,10 @@
+import fs from "node:fs";
 import {fileURLToPath} from "node:url";
 import {Option} from "commander";
+import {cannotRead, parseProfile} from "../profile/profile.js";
 import {UsageError} from "./failure.js";
 import type {Command} from "commander";
-import type {AttentionEmulationOptions} from "../index.js";
+import type {AttentionEmulationOptions, AttentionProfile} from "../index.js";
 
 /*
  * Flags that several commands share. Those about emulation have the names and the defaults of `emulateAttention`'s options.
@@ -10,8 +12,14 @@ import type {AttentionEmulationOptions} from "../index.js";
 
 export const embeddedModelPath = fileURLToPath(new URL("../../models/reattend-mini.gguf", import.meta.url));
 
+export const gpuTypes = ["cuda", "vulkan", "metal", "false"] as const;
+
+const gpuChoices = ["auto", ...gpuTypes] as const;
+
 export type ModelFlags = {
     model: string,
+    gpu: typeof gpuChoices[number],
+    gpuLayers?: number,
     threads?: number,
     contextSize?: number,
     flashAttention: boolean,
@@ -20,7 +28,10 @@ export type ModelFlags = {
 
 export type EmulationFlags = Required<Pick<AttentionEmulationOptions, "strength" | "threshold" | "sourceLayer" | "pattern" | "kernel">> & {
     schedule: "linear" | "constant" | number[],
-    normalize?: boolean
+    normalize?: boolean,
+    patternSeed: number,
+    profile?: AttentionProfile,
+    anyModel?: boolean
 };
 
 export type SamplingFlags = {
@@ -37,6 +48,8 @@ export function addModelFlags(command: Command, {threads}: {threads?: number} = 
     return command
         .addOption(new Option("-m, --model <file>", "GGUF file of the model")
             .default(embeddedModelPath, "the embedded model"))
+        .addOption(choiceOption("--gpu <type>", "what to compute with; false: only the CPU", gpuChoices))
+        .addOption(numberOption("--gpu-layers <n>", "layers on the GPU (default: as many as fit)", {integer: true, min: 0}))
         .addOption(threadsFlag)
         .addOption(numberOption("--context-size <n>", "length of the context in tokens (default: as fits)", {integer: true, min: 8}))
         .option("--flash-attention", "compute with flash attention", true)
@@ -50,9 +63,29 @@ export function addEmulationFlags(command: Command): Command {
         .addOption(numberOption("--threshold <number>", "a key is chosen above this weight", {above: 0, below: 1}).default(0.01))
         .addOption(numberOption("--source-layer <n>", "the layer whose attention chooses the keys", {integer: true, min: 0}).default(0))
         .addOption(scheduleOption())
-        .addOption(choiceOption("--pattern <keys>", "which keys are chosen", ["early-layer", "all"]))
+        .addOption(choiceOption("--pattern <keys>", "which keys are chosen", ["early-layer", "all", "random", "first-token"]))
+        .addOption(numberOption("--pattern-seed <n>", "seed of the random pattern", {integer: true, min: 0, max: 2 ** 32 - 1}).default(0))
         .option("--normalize", "make the changed weights sum to 1 again")
-        .addOption(choiceOption("--kernel <kernel>", "how it is computed", ["auto", "dense"]));
+        .addOption(choiceOption("--kernel <kernel>", "how it is computed", ["auto", "dense"]))
+        .addOption(profileOption())
+        .option("--any-model", "use the profile on another model than it was made for");
+}
+
+/** In place of all flags about emulation. */
+function profileOption(): Option {
+    return new Option("--profile <file>", "take all of this from a file that tune, or saveProfile, has written")
+        .argParser(readProfile)
+        .conflicts(["strength", "threshold", "sourceLayer", "schedule", "pattern", "patternSeed", "normalize", "kernel"]);
+}
+
+function readProfile(file: string): AttentionProfile {
+    let text: string;
+    try {
+        text = fs.readFileSync(file, "utf8");
+    } catch (error) {
+        throw cannotRead(file, error);
+    }
+    return parseProfile(text, file);
 }
 
 export function addSamplingFlags(command: Command, {maxTokens}: {maxTokens: number}): Command {
@@ -65,9 +98,15 @@ export function addSamplingFlags(command: Command, {maxTokens}: {maxTokens: numb
 
 /** The emulation flags as the options of `emulateAttention`. */
 export function emulationOptions(
-    {strength, threshold, sourceLayer, schedule, pattern, normalize, kernel}: EmulationFlags
-): AttentionEmulationOptions {
-    return {strength, threshold, sourceLayer, schedule, pattern, normalize: normalize ?? false, kernel};
+    {strength, threshold, sourceLayer, schedule, pattern, patternSeed, normalize, kernel, profile, anyModel}: EmulationFlags
+): AttentionEmulationOptions | AttentionProfile {
+    if (profile != null)
+        return anyModel
+            ? profile.options
+            : profile;
+    if (anyModel)
+        throw new UsageError("--any-model is about a profile; name one with --profile");
+    return {strength, threshold, sourceLayer, schedule, pattern, seed: patternSeed, normalize: normalize ?? false, kernel};
 }
 
 /** The sampling flags as node-llama-cpp's options. Its own default is to penalise repetition, even at temperature 0. */
@@ -103,14 +142,17 @@ export function numberListOption(flags: string, description: string, range: Rang
 
 /** The first choice is the default. */
 export function choiceOption(flags: string, description: string, choices: readonly string[]): Option {
+    return optionalChoiceOption(flags, description, choices).default(choices[0]);
+}
+
+export function optionalChoiceOption(flags: string, description: string, choices: readonly string[]): Option {
     const option = new Option(flags, `${description} (choices: ${choices.join(", ")})`);
     return option
         .argParser((text: string) => {
             if (!choices.includes(text))
-                throw new UsageError(`${option.long ?? flags} is "${text}"; allowed are ${choices.join(" and ")}`);
+                throw new UsageError(`${option.long ?? flags} is "${text}"; allowed are ${new Intl.ListFormat("en-GB").format(choices)}`);
             return text;
-        })
-        .default(choices[0]);
+        });
 }
 
 export function parseNumber(name: string, text: string, {integer = false, min, max, above, below}: Range): number {

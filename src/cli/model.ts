@@ -1,10 +1,10 @@
 import fs from "node:fs/promises";
 import process from "node:process";
-import {emulateAttention, getLlama, LlamaLogLevel, resolveChatWrapper} from "../index.js";
+import {emulateAttention, getLlama, LlamaLogLevel, ProfileError, resolveChatWrapper} from "../index.js";
 import {Failure, UsageError} from "./failure.js";
 import {embeddedModelPath} from "./flags.js";
 import {startProgress} from "./progress.js";
-import type {AttentionEmulation, AttentionEmulationOptions, ChatWrapper, LlamaContext, LlamaModel} from "../index.js";
+import type {AttentionEmulation, AttentionEmulationOptions, AttentionProfile, ChatWrapper, Llama, LlamaContext, LlamaModel} from "../index.js";
 import type {ModelFlags} from "./flags.js";
 
 export type OpenModel = Disposable & {
@@ -33,6 +33,7 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
     const progress = startProgress("loading the model");
     const problems: string[] = [];
     const llama = await getLlama({
+        gpu: flags.gpu === "false" ? false : flags.gpu,
         maxThreads: flags.threads,
         logLevel: flags.debug ? LlamaLogLevel.debug : LlamaLogLevel.error,
         logger: (_level, message) => {
@@ -42,8 +43,10 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
         }
     });
     try {
+        await checkGpu(flags, llama);
         const model = await llama.loadModel({
             modelPath: flags.model,
+            gpuLayers: flags.gpuLayers,
             onLoadProgress: (fraction) => {
                 progress.text = `loading the model: ${Math.floor(fraction * 100)} %`;
             }
@@ -51,17 +54,31 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
         return {...await use(model), [Symbol.asyncDispose]: () => llama.dispose()};
     } catch (error) {
         await llama.dispose();
-        throw new Failure(describeLoadFailure(flags.model, oneLine(problems[0] ?? messageOf(error))), {cause: error});
+        throw error instanceof Failure
+            ? error
+            : new Failure(describeLoadFailure(flags.model, oneLine(problems[0] ?? messageOf(error))), {cause: error});
     } finally {
         progress.stop();
     }
 }
 
+/** A GPU that was asked for must be there; node-llama-cpp goes on without. */
+async function checkGpu({gpu, gpuLayers = 0}: ModelFlags, llama: Llama): Promise<void> {
+    const named = gpu !== "auto" && gpu !== "false";
+    if ((!named && gpuLayers === 0) || (await llama.getGpuDeviceNames()).length > 0)
+        return;
+    throw new Failure(named
+        ? `--gpu is ${gpu}, but llama.cpp finds no device for it here`
+        : `--gpu-layers is ${gpuLayers}, but there is no GPU to compute with`);
+}
+
 /** `emulateAttention`, with an option that is not allowed on this model reported as the flag that it came from. */
-export function startEmulation(context: LlamaContext, options: AttentionEmulationOptions): AttentionEmulation {
+export function startEmulation(context: LlamaContext, options: AttentionEmulationOptions | AttentionProfile): AttentionEmulation {
     try {
         return emulateAttention(context, options);
     } catch (error) {
+        if (error instanceof ProfileError)
+            throw new Failure(messageOf(error).replace("pass its options", "add --any-model"), {cause: error});
         reportAsFlag(error, Object.keys(options));
     }
 }

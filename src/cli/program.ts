@@ -1,13 +1,18 @@
 import {createRequire} from "node:module";
 import {Command} from "commander";
-import {addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, numberListOption, numberOption, scheduleOption} from "./flags.js";
+import {
+    addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, gpuTypes, numberListOption, numberOption, optionalChoiceOption,
+    scheduleOption
+} from "./flags.js";
 import type {BenchFlags} from "./bench.js";
+import type {BuildFlags} from "./build.js";
 import type {ChatFlags} from "./chat.js";
 import type {CompleteFlags} from "./complete.js";
 import type {DemoFlags} from "./demo.js";
 import type {EvaluateFlags} from "./evaluate.js";
 import type {InspectFlags} from "./inspect.js";
 import type {ServeRpcFlags} from "./serveRpc.js";
+import type {TuneFlags} from "./tune.js";
 
 const {version} = createRequire(import.meta.url)("../../package.json") as {version: string};
 
@@ -87,7 +92,7 @@ export function createProgram(): Command {
         .requiredOption("--task <task>", "mmlu, piqa, social-iqa, choice, free-form, embedded or text")
         .option("--data <path>", "file or folder with the task's data (default of embedded: the embedded model's unseen questions)")
         .requiredOption("-o, --output <folder>", "where results and report go; the same command again goes on where it was stopped")
-        .option("--arms <list>", "plain, early-layer, all, random, first-token (up and down), or files with options for emulation",
+        .option("--arms <list>", "of plain, early-layer, all, random, first-token, and files with options for emulation",
             "plain,early-layer,all,random,first-token")
         .option("--way <way>", "how an answer is had: letter, text (log-likelihoods) or generation (default: the task's)")
         .option("--template <template>", "own or none: the model's chat template (default: own where answers are written, if it has one)")
@@ -96,6 +101,7 @@ export function createProgram(): Command {
         .addOption(numberOption("--threshold <number>", "a key is chosen above this weight", {above: 0, below: 1}).default(0.01))
         .addOption(numberOption("--source-layer <n>", "the layer whose attention chooses the keys", {integer: true, min: 0}).default(0))
         .addOption(scheduleOption())
+        .addOption(numberOption("--pattern-seed <n>", "seed of the random pattern", {integer: true, min: 0, max: 2 ** 32 - 1}).default(0))
         .option("--normalize", "make the changed weights sum to 1 again")
         .addOption(choiceOption("--kernel <kernel>", "how it is computed", ["auto", "dense"]))
         .addOption(numberOption("--limit <n>", "at most so many items, chosen evenly over the subjects", {integer: true, min: 1}))
@@ -111,6 +117,27 @@ export function createProgram(): Command {
         await runEvaluate(flags);
     });
 
+    const tune = program.command("tune")
+        .description("Find how emulation helps a model with a task, if it does: search on some items, confirm on others, write a profile.")
+        .requiredOption("--task <task>", "mmlu, piqa, social-iqa, choice or embedded")
+        .option("--data <path>", "file or folder with the task's data (default of embedded: the embedded model's unseen questions)")
+        .requiredOption("-o, --output <file>", "where the profile goes; the same command again goes on where it was stopped")
+        .addOption(optionalChoiceOption("--way <way>", "what the log-likelihood is of (default: the task's)", ["letter", "text"]))
+        .addOption(optionalChoiceOption("--template <template>", "the model's chat template (default: as the task needs)", ["own", "none"]))
+        .option("--patterns <list>", "which patterns may be chosen, of early-layer, all, random, first-token", "early-layer,all,first-token")
+        .addOption(numberOption("--source-layer <n>", "the layer whose attention chooses the keys", {integer: true, min: 0}).default(0))
+        .option("--budget <n>", "items that may be scored, like 5000, or a time, like 10m (default: 40 times the items to train on)")
+        .addOption(numberOption("--confirm <share>", "of the items, kept for confirmation", {above: 0, below: 1}).default(0.5))
+        .addOption(numberOption("--limit <n>", "at most so many items, chosen evenly over the subjects", {integer: true, min: 16}))
+        .addOption(numberOption("--seed <n>", "seed of the splits and of the search", {integer: true, min: 0}).default(1))
+        .addOption(numberOption("--sequences <n>", "items that are evaluated side by side", {integer: true, min: 1}).default(8))
+        .option("--json", "print one JSON object");
+    addModelFlags(tune);
+    tune.action(async (flags: TuneFlags) => {
+        const {runTune} = await import("./tune.js");
+        await runTune(flags);
+    });
+
     const demo = program.command("demo")
         .description("Ask the embedded model questions that it was not trained on, plain and steered, and compare.")
         .addOption(numberOption("--questions <n>", "how many", {integer: true, min: 1}).default(48))
@@ -123,6 +150,16 @@ export function createProgram(): Command {
     demo.action(async (flags: DemoFlags) => {
         const {runDemo} = await import("./demo.js");
         await runDemo(flags);
+    });
+
+    const build = program.command("build")
+        .description("Compile reattend's llama.cpp for a kind of GPU, which commands and getLlama() then use.")
+        .addOption(choiceOption("--gpu <type>", "what to compute with; false: only the CPU", gpuTypes).default(undefined).makeOptionMandatory())
+        .option("--debug", "without optimization, for a debugger")
+        .addOption(numberOption("--jobs <n>", "compilers to run at a time (default: as cores and memory allow)", {integer: true, min: 1}));
+    build.action(async (flags: BuildFlags) => {
+        const {runBuild} = await import("./build.js");
+        await runBuild(flags);
     });
 
     const serveRpc = program.command("serve-rpc")

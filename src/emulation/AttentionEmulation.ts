@@ -1,10 +1,13 @@
 import {addonContextOf, bindingOf, contextOfSequence, idOfSequence, isIdUnused, onSequenceIdReclaimed} from "../binding.js";
+import {isProfile, makeProfile, optionsFor} from "../profile/profile.js";
 import {checkStrength, resolveOptions} from "./options.js";
 import {buildReport} from "./report.js";
 import {show} from "./show.js";
 import type {LlamaContext, LlamaContextSequence} from "node-llama-cpp";
 import type {AddonAttentionEmulation} from "../binding.js";
 import type {AttentionEmulationOptions, ResolvedAttentionEmulationOptions} from "./options.js";
+import type {AttentionShape} from "./shape.js";
+import type {AttentionProfile} from "../profile/profile.js";
 import type {AttentionEmulationReport} from "./report.js";
 
 /** The emulation of each context that has one. */
@@ -28,7 +31,7 @@ export class AttentionEmulation {
 
     /** of each layer and head */
     private readonly gains: Float64Array;
-    private readonly heads: number;
+    private readonly shape: AttentionShape;
 
     private currentStrength: number;
     private readonly sequencesWithStrength = new Set<number>();
@@ -36,7 +39,7 @@ export class AttentionEmulation {
     private isDisposed = false;
 
     /** @internal */
-    constructor(context: LlamaContext, options: AttentionEmulationOptions) {
+    constructor(context: LlamaContext, options: AttentionEmulationOptions | AttentionProfile) {
         if (context.disposed)
             throw new Error("The context is disposed, so it can't be given an emulation");
 
@@ -52,10 +55,10 @@ export class AttentionEmulation {
         this.addon = new AddonAttentionEmulation(addonContextOf(context));
 
         const shape = this.addon.getShape();
-        const {options: resolved, gains} = resolveOptions(options, shape);
+        const {options: resolved, gains} = resolveOptions(isProfile(options) ? optionsFor(options, context.model, shape) : options, shape);
         this.options = resolved;
         this.gains = gains;
-        this.heads = shape.heads;
+        this.shape = shape;
         this.currentStrength = resolved.strength;
 
         this.addon.enable({
@@ -63,7 +66,8 @@ export class AttentionEmulation {
             threshold: resolved.threshold,
             sourceLayer: resolved.sourceLayer,
             gains: Float32Array.from(gains),
-            allKeys: resolved.pattern === "all",
+            pattern: resolved.pattern,
+            seed: resolved.seed,
             normalize: resolved.normalize,
             dense: resolved.kernel === "dense"
         });
@@ -146,6 +150,23 @@ export class AttentionEmulation {
     }
 
     /**
+     * The emulation's options and its strength as it is now, as a profile of its model: to be saved, and used again with
+     * {@link emulateAttention}.
+     * @param found - how the options were found, if that is to be kept: anything that can be JSON
+     * @throws {Error} if the emulation is disposed
+     * @example
+     * const emulation = emulateAttention(context, {strength: 0.2, pattern: "first-token"});
+     * emulation.strength = 0.5;
+     * const profile = emulation.createProfile({by: "hand"});
+     * emulation.dispose();
+     * console.log(emulateAttention(context, profile).strength); // 0.5
+     */
+    createProfile(found?: AttentionProfile["found"]): AttentionProfile {
+        this.ensureNotDisposed();
+        return makeProfile(this.context.model, this.shape, {...this.options, strength: this.currentStrength}, found);
+    }
+
+    /**
      * Ends the emulation. From the next batch on the context is as it was before, and can be given an emulation again.
      * Does nothing if it is disposed already.
      * @example
@@ -173,7 +194,7 @@ export class AttentionEmulation {
 
     /** Gains of the layers after the source layer. */
     private get changedGains(): Float64Array {
-        return this.gains.subarray((this.options.sourceLayer + 1) * this.heads);
+        return this.gains.subarray((this.options.sourceLayer + 1) * this.shape.heads);
     }
 
     private idOf(sequence: LlamaContextSequence): number {

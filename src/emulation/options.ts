@@ -47,10 +47,25 @@ export type AttentionEmulationOptions = {
      * Which keys are chosen.
      * - **`"early-layer"`** - for each head and query, the keys above the threshold in the source layer, without the query's own.
      * - **`"all"`** - every key, the query's own included: a plain global gain, the authors' control.
+     * - **`"random"`** - a control: for each head and query, as many keys as `"early-layer"` chooses, but drawn at random from all
+     * that the query sees, without its own. Which ones follows from {@link seed}, the head and the positions alone. Costs a hash
+     * for each head, query and key, which is about a layer's attention; computed on the CPU.
+     * - **`"first-token"`** - the first token of the sequence, unless it is the query's own or out of the layer's window. With
+     * {@link normalize} and a gain for each head it is ZeroTuning (Han et al., arXiv 2505.11739): the first token's weight
+     * a becomes γa / ((γ - 1)a + 1), with γ = 1 + strength × gain.
+     *
+     * With each of them the same layers are changed, those after the source layer, so that they can be compared.
      *
      * Defaults to `"early-layer"`.
      */
-    pattern?: "early-layer" | "all",
+    pattern?: "early-layer" | "all" | "random" | "first-token",
+
+    /**
+     * Seed of the `"random"` pattern; others don't use it. A whole number from `0` to `2 ** 32 - 1`.
+     *
+     * Defaults to `0`.
+     */
+    seed?: number,
 
     /**
      * Whether the changed weights of a query are divided by their sum, so that they sum to 1 again.
@@ -79,11 +94,13 @@ const defaults: ResolvedAttentionEmulationOptions = {
     sourceLayer: 0,
     schedule: "linear",
     pattern: "early-layer",
+    seed: 0,
     normalize: false,
     kernel: "auto"
 };
 
-const patterns: readonly unknown[] = ["early-layer", "all"] satisfies Array<AttentionEmulationOptions["pattern"]>;
+/** The patterns that there are. */
+export const patterns = ["early-layer", "all", "random", "first-token"] as const satisfies Array<AttentionEmulationOptions["pattern"]>;
 const kernels: readonly unknown[] = ["auto", "dense"] satisfies Array<AttentionEmulationOptions["kernel"]>;
 
 /**
@@ -107,6 +124,7 @@ export function resolveOptions(options: unknown, shape: AttentionShape): {option
     checkSourceLayer(resolved.sourceLayer, shape.layers);
     checkOneOf("pattern", resolved.pattern, patterns);
     checkOneOf("kernel", resolved.kernel, kernels);
+    checkSeed(resolved.seed);
     if (typeof resolved.normalize !== "boolean")
         throw new TypeError(`normalize is ${show(resolved.normalize)}, but must be true or false`);
 
@@ -171,7 +189,19 @@ function checkSourceLayer(sourceLayer: unknown, layers: number): void {
         );
 }
 
+function checkSeed(seed: unknown): void {
+    if (typeof seed !== "number")
+        throw new TypeError(`seed is ${show(seed)}, but must be a number`);
+    if (!Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32)
+        throw new RangeError(`seed is ${seed}, but must be a whole number from 0 to ${2 ** 32 - 1}`);
+}
+
 function checkOneOf(name: string, value: unknown, allowed: readonly unknown[]): void {
     if (!allowed.includes(value))
-        throw new TypeError(`${name} is ${show(value)}, but must be ${allowed.map(show).join(" or ")}`);
+        throw new TypeError(`${name} is ${show(value)}, but must be ${listOf(allowed)}`);
+}
+
+function listOf(values: readonly unknown[]): string {
+    const shown = values.map(show);
+    return [shown.slice(0, -1).join(", "), ...shown.slice(-1)].join(" or ");
 }

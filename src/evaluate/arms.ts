@@ -72,10 +72,10 @@ export function namedArms(name: ArmName, strengths: readonly number[], method: A
             : `${name}@${strength}`,
         emulation: name === "first-token-up" || name === "first-token-down"
             ? {
-                ...method, pattern: "first-token" as AttentionEmulationOptions["pattern"], schedule: "constant", normalize: true,
+                ...method, pattern: "first-token", schedule: "constant", normalize: true,
                 strength: name === "first-token-up" ? Math.abs(strength) : -Math.abs(strength)
             }
-            : {...method, pattern: name as AttentionEmulationOptions["pattern"], strength}
+            : {...method, pattern: name, strength}
     }));
 }
 

@@ -5,8 +5,9 @@ import {openReply} from "./conversation.js";
 import {generateGreedily, preparePrompt} from "./generate.js";
 import {shortHash} from "./hash.js";
 import {DataError, letterOf} from "./item.js";
-import {groupChoices, longestSequence, prepareChoice, scoreChoices, slotsFor} from "./logLikelihood.js";
+import {groupChoices, longestSequence, scoreChoices, slotsFor} from "./logLikelihood.js";
 import {cutIntoWindows, scoreWindow} from "./perplexity.js";
+import {prepareItem} from "./prepareItem.js";
 import {analysisOpening, freeFormPrompt} from "./prompts.js";
 import type {ChatWrapper, LlamaContext, LlamaModel} from "node-llama-cpp";
 import type {Arm} from "./arms.js";
@@ -66,12 +67,7 @@ export async function evaluateChoices(
     items: readonly ChoiceItem[], task: ChoiceTask, way: Exclude<Way, "generation">, options: EvaluationOptions
 ): Promise<Evaluation<ChoiceResult>> {
     const {model, folder, chatWrapper, signal} = options;
-    const prepared = items.map((item) => {
-        const {message, opening, separator, options: texts} = task.prompt(item, way);
-        const {text} = openReply(message, {opening, separator, chatWrapper});
-        // what lm-evaluation-harness divides by is the option, without the space before it
-        return {item, optionTexts: texts.map((option) => option.slice(1)), ...prepareChoice(model, text, texts)};
-    });
+    const prepared = items.map((item) => prepareItem(item, {model, task, way, chatWrapper}));
     const {fitting, leftOut} = leaveOutLong(prepared, longestSequence, options);
 
     const sequences = Math.max(folder.settings.sequences, ...fitting.map(slotsFor));

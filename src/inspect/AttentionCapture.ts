@@ -84,7 +84,7 @@ export class AttentionCapture {
      * was captured begins with those, as what was added up can't be taken apart.
      *
      * Waits for a running batch. Rows that `onRows` was given are not among it.
-     * @throws {Error} if the capture is disposed, or a layer that was asked for can't be captured; or what `onRows` has thrown
+     * @throws {Error} if the capture is disposed, or what was asked for can't be captured in this architecture; or what `onRows` has thrown
      * @example
      * const capture = captureAttention(context, {topK: 4});
      * const sequence = context.getSequence();
@@ -99,7 +99,11 @@ export class AttentionCapture {
         const measures = this.addon.readMeasures();
         const missing = this.namedLayers.find((layer) => !measures.layers.includes(layer));
         if (missing != null && measures.queries > 0)
-            throw new Error(`The attention of layer ${missing} can't be captured: the architecture computes it in a way of its own`);
+            throw new Error(`Layer ${missing} can't be captured: it has no attention, or the architecture computes it in a way of its own`);
+        if ((this.options.hiddenStates || this.options.logitLens > 0) && !measures.hasStates && measures.queries > 0)
+            throw new Error(
+                "hiddenStates and logitLens can't be captured: the architecture does not say what its layers leave in the residual stream"
+            );
         return buildAttention(measures, this.addon.readRows(false), this.options);
     }
 

@@ -6,12 +6,13 @@ import {spread} from "./packInspection.js";
 import {classOfToken} from "./tokenClasses.js";
 import type {LlamaContext, LlamaContextSequence, LlamaModel, Token} from "node-llama-cpp";
 import type {AttentionEmulationOptions} from "../emulation/options.js";
+import type {AttentionProfile} from "../profile/profile.js";
 import type {CapturedRows, InspectedRows, Inspection} from "./inspection.js";
 
 const {version} = createRequire(import.meta.url)("../../package.json") as {version: string};
 
 export type InspectAttentionOptions = {
-    emulation?: AttentionEmulationOptions,
+    emulation?: AttentionEmulationOptions | AttentionProfile,
 
     /** Default: all. */
     layers?: readonly number[],
@@ -66,7 +67,8 @@ export async function inspectAttention(
         },
         tokens: tokens.map((token, i) => ({
             id: token,
-            text: model.detokenize([token], true, tokens.slice(Math.max(i - 4, 0), i)),
+            // some tokenizers leave out a text's first space
+            text: model.detokenize([token], true, tokens.slice(Math.max(i - 4, 0), i)) || model.detokenize([token, token], true),
             class: classOfToken(model, token)
         })),
         plain: plain.attention,

@@ -29,6 +29,7 @@ export type AttentionCaptureOptions = {
 
     /**
      * Positions of the query rows of which `topK`, `weights`, `hiddenStates` and `logitLens` are kept. The measures are of all rows.
+     * All that is kept at a time must not take more than 1 GiB; reading says so if it would.
      *
      * Defaults to `"all"`.
      */

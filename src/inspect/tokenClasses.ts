@@ -30,7 +30,7 @@ export function classesOfVocabulary(model: LlamaModel): Uint8Array {
 /**
  * The class of a token.
  * @example
- * const [token] = context.model.tokenize(",");
+ * const token = context.model.tokenize("yes,").at(-1);
  * console.log(classOfToken(context.model, token)); // punctuation
  */
 export function classOfToken(model: LlamaModel, token: Token): TokenClass {

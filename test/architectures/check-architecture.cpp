@@ -12,6 +12,7 @@
 
 #include "fixtures.h"
 
+#include "llama-attn-capture.h"
 #include "llama-attn-emulation.h"
 
 #include "ggml-attn-emulation.h"
@@ -33,6 +34,11 @@ static constexpr float  STRENGTH = 0.5f;
 static constexpr int    N_UBATCH = 320;
 static constexpr int    N_TEXTS  = 6; // the first two are for emulation, all for the limits
 static constexpr int    N_GAPS   = 60;
+static constexpr int    LENS_K   = 3;
+
+// weights that two ways of computing have, of the same queries and keys
+static constexpr double LIMIT_CAPTURE = 1e-5;
+static constexpr double LIMIT_LENS    = 1e-4; // of natural logarithms
 
 // the least limit: a number or two that are rounded to F16 the other way make 1e-10 to 1e-8, and with luck none is
 static constexpr double LEAST_LIMIT = 2e-8;
@@ -110,9 +116,12 @@ struct listed_keys {
 };
 
 struct outcome {
-    std::vector<logits> of; // each sequence
-    listed_keys         listed;
+    std::vector<logits>          of; // each sequence
+    listed_keys                  listed;
+    llama_attn_capture_recording captured; // of the first
 };
+
+enum class capture_kind { NONE, MATERIALIZED, COMPUTED };
 
 struct run_options {
     bool flash_attn = true;
@@ -124,6 +133,8 @@ struct run_options {
     int  n_seq_max  = 1;
     int  n_threads  = 1;
 
+    capture_kind capture = capture_kind::NONE;
+
     llama_attn_emulation_params emulation = llama_attn_emulation_default_params();
 
     std::vector<tokens> sequences;
@@ -133,7 +144,7 @@ struct run_options {
 
 class architecture {
   public:
-    architecture(llm_arch arch, bool moe) :
+    architecture(llm_arch arch, bool moe, bool gpu) :
         // these read the whole text before they write, or at once
         encoder_decoder(arch == LLM_ARCH_T5),
         metadata(get_gguf_ctx(arch, moe)) {
@@ -144,7 +155,7 @@ class architecture {
         llama_model_params params = llama_model_default_params();
         params.progress_callback  = silent_model_load_progress;
         ggml_backend_dev_t none[] = { nullptr };
-        params.devices            = none;
+        params.devices            = gpu ? nullptr : none;
         model.reset(llama_model_init_from_user(metadata.get(), set_random_weights, &arch, params));
         if (!model) {
             throw std::runtime_error("the model could not be made");
@@ -188,6 +199,7 @@ class architecture {
         }
         llama_context_ptr ctx(llama_init_from_model(model.get(), params));
         apply_emulation(ctx.get(), options);
+        apply_capture(ctx.get(), options);
         if (encoder_decoder) {
             llama_batch batch = make_batch(options, 0, N_TOKENS);
             const int   error = llama_encode(ctx.get(), batch);
@@ -222,6 +234,8 @@ class architecture {
                 throw std::runtime_error("llama_decode() failed");
             }
         }
+        llama_read_attn_capture(
+            ctx.get(), [&](llama_attn_capture_recording & recording) { res.captured = std::move(recording); });
         return res;
     }
 
@@ -257,6 +271,56 @@ class architecture {
         llama_decode(ctx.get(), batch);
         llama_batch_free(batch);
         return std::move(reader.res);
+    }
+
+    // the logit lens of the last layer against the logits; NAN where there is no lens
+    double lens_error(const outcome & res) const {
+        const auto & recording = res.captured;
+        const size_t last      = recording.layers.size() - 1;
+        double       error     = NAN;
+        if (recording.options.layers.back() != n_layer - 1) {
+            return NAN; // the last layer has no attention
+        }
+        size_t position = 0;
+        for (const auto & rows : recording.rows) {
+            const size_t n_rows = rows.positions.size();
+            for (size_t i = 0; i < n_rows; ++i, ++position) {
+                const float * row = res.of[0].data() + position * n_vocab;
+                const float   max = *std::max_element(row, row + n_vocab);
+                double        sum = 0.0;
+                for (int v = 0; v < n_vocab; ++v) {
+                    sum += std::exp((double) row[v] - max);
+                }
+                for (size_t k = (last * n_rows + i) * LENS_K; k < (last * n_rows + i + 1) * LENS_K; ++k) {
+                    if (rows.lens_tokens[k] == UINT32_MAX) {
+                        return NAN;
+                    }
+                    const double expected = row[rows.lens_tokens[k]] - max - std::log(sum);
+                    error                 = std::fmax(error, std::fabs(rows.lens_logprobs[k] - expected));
+                }
+            }
+        }
+        return error;
+    }
+
+    // the largest difference of any two captured weights of these layers
+    static double capture_error(const llama_attn_capture_recording & a, const llama_attn_capture_recording & b,
+        const std::vector<size_t> & layers) {
+        if (a.rows.size() != b.rows.size()) {
+            throw std::runtime_error("the numbers of captured batches differ");
+        }
+        double error = 0.0;
+        for (size_t i = 0; i < a.rows.size(); ++i) {
+            const size_t size = a.rows[i].weights.size() / a.layers.size();
+            for (const size_t layer : layers) {
+                for (size_t j = layer * size; j < (layer + 1) * size; ++j) {
+                    const double difference = std::fabs((double) a.rows[i].weights[j] - b.rows[i].weights[j]);
+                    error                   = std::isfinite(difference) ? std::max(error, difference) :
+                                                                          std::numeric_limits<double>::infinity();
+                }
+            }
+        }
+        return error;
     }
 
     double nmse(const logits & a, const logits & b) const {
@@ -374,6 +438,30 @@ class architecture {
         }
     }
 
+    void apply_capture(llama_context * ctx, const run_options & options) const {
+        if (options.capture == capture_kind::NONE) {
+            return;
+        }
+        llama_attn_capture_options capture;
+        for (int32_t il = 0; il < n_layer; ++il) {
+            if (llama_attn_capture_has_attention(ctx, il)) {
+                capture.layers.push_back(il);
+            }
+        }
+        for (int32_t h = 0; h < n_head; ++h) {
+            capture.heads.push_back(h);
+        }
+        capture.all_queries   = true;
+        capture.weights       = true;
+        capture.lens_k        = LENS_K;
+        capture.from_keys     = options.capture == capture_kind::COMPUTED;
+        capture.token_classes = std::vector<uint8_t>(n_vocab);
+
+        if (const char * error = llama_set_attn_capture(ctx, &capture)) {
+            throw std::runtime_error(error);
+        }
+    }
+
     // the tokens at these positions, of all sequences that are long enough
     static llama_batch make_batch(const run_options & options, int start, int length) {
         llama_batch batch = llama_batch_init(N_UBATCH * options.sequences.size(), 0, 1);
@@ -452,13 +540,15 @@ class checker {
         check_dense(options, fused);
         check_splits(options, fused);
         check_two_sequences();
+        check_capture();
 
         const double effect = arch.nmse(fused.of[0], plain[0]);
         if (arch.has_effect) {
             require_narrow_limits(effect);
         }
 
-        return { { "ok", ok }, { "threshold", threshold }, { "effect", effect },
+        return { { "ok", ok }, { "threshold", threshold }, { "effect", effect }, { "captured", captured_layers },
+            { "lens", has_lens },
             { "keys_per_row",
                 arch.emulated ? (double) fused.listed.number / ((double) N_TOKENS * arch.n_head * arch.n_sources) :
                                 0.0 },
@@ -473,14 +563,16 @@ class checker {
         double           limit = 0.0;
     };
 
-    architecture &      arch;
-    json                comparisons;
-    bool                ok = true;
-    std::vector<logits> plain; // of each text
-    logits              plain_no_flash;
-    double              limit_dense     = 0.0;
-    double              limit_two[2][2] = {}; // [unified][chunked]
-    std::vector<split>  splits;               // how a text may come
+    architecture &       arch;
+    json                 comparisons;
+    bool                 ok = true;
+    std::vector<logits>  plain; // of each text
+    logits               plain_no_flash;
+    double               limit_dense     = 0.0;
+    double               limit_two[2][2] = {}; // [unified][chunked]
+    std::vector<split>   splits;               // how a text may come
+    std::vector<int32_t> captured_layers;
+    bool                 has_lens = false;
 
     static double limit(double noise) { return std::max(5.0 * noise, LEAST_LIMIT); }
 
@@ -614,6 +706,48 @@ class checker {
         }
     }
 
+    void check_capture() {
+        run_options options;
+        options.sequences   = { arch.sequences[0] };
+        options.capture     = capture_kind::COMPUTED;
+        const outcome fused = arch.run(options);
+        compare("with a capture", arch.nmse(fused.of[0], plain[0]), 0.0);
+
+        options.flash_attn     = false;
+        const outcome computed = arch.run(options);
+        options.capture        = capture_kind::MATERIALIZED;
+        const outcome dense    = arch.run(options);
+        compare("with a capture, no flash attention", arch.nmse(dense.of[0], plain_no_flash), 0.0);
+
+        std::vector<size_t> seen;
+        for (size_t i = 0; i < dense.captured.layers.size(); ++i) {
+            // MiniMax-M3 has attention of its own kind with flash attention only
+            if (dense.captured.layers[i].seen && fused.captured.layers[i].seen) {
+                seen.push_back(i);
+            }
+        }
+        captured_layers.clear();
+        for (const size_t i : seen) {
+            captured_layers.push_back(dense.captured.options.layers[i]);
+        }
+        if (seen.empty()) {
+            return;
+        }
+        compare("captured weights, computed against materialised",
+            arch.capture_error(computed.captured, dense.captured, seen), LIMIT_CAPTURE);
+        // what comes before the first attention is the same, and so are keys, but flash attention rounds those of no cache to F16
+        if (arch.cached) {
+            compare("captured weights, flash attention against dense",
+                arch.capture_error(fused.captured, dense.captured, { seen.front() }), LIMIT_CAPTURE);
+        }
+
+        const double lens = arch.lens_error(fused);
+        has_lens          = !std::isnan(lens);
+        if (has_lens) {
+            compare("logit lens of the last layer against the logits", lens, LIMIT_LENS);
+        }
+    }
+
     void check_two_sequences() {
         run_options options;
         options.emulate   = true;
@@ -647,10 +781,10 @@ static json check(architecture & arch, const std::set<int> & sources) {
     throw std::runtime_error("whatever the threshold, runs differ: " + flipped);
 }
 
-static json check_variant(llm_arch arch_id, bool moe) {
+static json check_variant(llm_arch arch_id, bool moe, bool gpu) {
     json result = { { "architecture", llm_arch_name(arch_id) }, { "kind", moe ? "moe" : "dense" } };
     try {
-        architecture arch(arch_id, moe);
+        architecture arch(arch_id, moe, gpu);
 
         run_options options;
         options.emulate      = true;
@@ -709,8 +843,9 @@ int main(int argc, char ** argv) {
         }
         return 0;
     }
-    if (argc != 3 || llm_arch_from_string(argv[1]) == LLM_ARCH_UNKNOWN) {
-        fprintf(stderr, "usage: %s --list | ARCHITECTURE dense|moe\n", argv[0]);
+    const bool gpu = argc == 4 && std::string(argv[3]) == "gpu";
+    if (argc != (gpu ? 4 : 3) || llm_arch_from_string(argv[1]) == LLM_ARCH_UNKNOWN) {
+        fprintf(stderr, "usage: %s --list | ARCHITECTURE dense|moe [gpu]\n", argv[0]);
         return 2;
     }
 
@@ -722,7 +857,7 @@ int main(int argc, char ** argv) {
         },
         nullptr);
     llama_backend_init();
-    const json result = check_variant(llm_arch_from_string(argv[1]), std::string(argv[2]) == "moe");
+    const json result = check_variant(llm_arch_from_string(argv[1]), std::string(argv[2]) == "moe", gpu);
     printf("%s\n", result.dump().c_str());
     llama_backend_free();
 

@@ -9,7 +9,11 @@ const usageErrors = {
     "a value out of range": [["complete", "x", "--threshold", "1"], '--threshold is "1"; allowed are numbers above 0 and below 1'],
     "a fraction for a whole number": [["bench", "--rounds", "1.5"], '--rounds is "1.5"; allowed are whole numbers of at least 1'],
     "a bad item of a list": [["bench", "--depths", "0,x"], '--depths is "x"; allowed are whole numbers of at least 0'],
-    "an unknown choice": [["chat", "--pattern", "some"], '--pattern is "some"; allowed are early-layer and all'],
+    "an unknown choice": [["chat", "--pattern", "some"], '--pattern is "some"; allowed are early-layer, all, random and first-token'],
+    "a kind of GPU that there is none of": [
+        ["complete", "x", "--gpu", "opencl"], '--gpu is "opencl"; allowed are auto, cuda, vulkan, metal and false'
+    ],
+    "a build for nothing": [["build"], "required option '--gpu <type>' not specified"],
     "a bad schedule": [["complete", "x", "--schedule", "1,,2"], '--schedule is "1,,2"; allowed are linear, constant, and a number for each layer'],
     "two prompts": [["complete", "x", "--prompt", "y"], "the prompt is given more than once"],
     "an empty prompt": [["complete", ""], "the prompt is empty"],
@@ -34,12 +38,26 @@ for (const [title, [args, message]] of Object.entries(usageErrors)) {
 test("--help lists every command, and takes at most 150 ms more than Node itself takes to start", async (t) => {
     const {code, stdout} = await runCli(["--help"]);
     t.is(code, 0);
-    for (const command of ["complete", "chat", "bench", "demo", "serve-rpc"])
+    for (const command of ["complete", "chat", "bench", "inspect", "evaluate", "tune", "demo", "build", "serve-rpc"])
         t.true(stdout.includes(command));
 
     const help = await leastCpuTime([cliPath, "--help"]);
     const node = await leastCpuTime(["--eval", "0"]);
     t.true(help - node < 150, `${help} ms, Node alone ${node} ms`);
+});
+
+test("a GPU without a build for it is a failure that says how to get one: exit code 1", async (t) => {
+    const gpu = process.platform === "darwin" ? "cuda" : "metal"; // which can't be built here
+    const {code, stderr} = await runCli(["complete", "x", "--gpu", gpu]);
+    t.is(code, 1, stderr);
+    t.regex(stderr, new RegExp(`gpu: "${gpu}"; there is .*npx reattend build`));
+});
+
+test("what can't be built here is told in one sentence: exit code 1", async (t) => {
+    const gpu = process.platform === "darwin" ? "cuda" : "metal";
+    const {code, stderr} = await runCli(["build", "--gpu", gpu]);
+    t.is(code, 1, stderr);
+    t.regex(stderr, /^build-native: .*(nvcc|macOS)/);
 });
 
 test("--version prints the version of the package", async (t) => {

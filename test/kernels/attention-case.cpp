@@ -49,6 +49,15 @@ std::vector<attention_case> attention_cases() {
         }
     }
     add("long decode", [](attention_case & c) { c.n_kv = 4096; });
+    for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_Q8_0 }) {
+        add(std::string("few of many cells are listed, ") + ggml_type_name(type), [&](attention_case & c) {
+            c.type_k = c.type_v = type;
+            c.n_q               = 2; // with strengths above 0
+            c.n_kv              = 2048;
+            c.n_stream          = 2;
+            c.sinks             = true;
+        });
+    }
 
     for (const ggml_type type : { GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_0,
              GGML_TYPE_Q4_1, GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL }) {
@@ -130,6 +139,19 @@ std::vector<attention_case> attention_cases() {
             c.normalize = true;
             c.n_q       = n_q;
         });
+        add("turned off, sinks, normalized" + queries, [&](attention_case & c) {
+            c.turn_off  = true;
+            c.sinks     = true;
+            c.normalize = true;
+            c.n_q       = n_q;
+        });
+        add("turned off, normalized" + queries, [&](attention_case & c) {
+            c.turn_off  = true;
+            c.normalize = true;
+            c.sharpness = 0.1f;
+            c.n_kv      = 90;
+            c.n_q       = n_q;
+        });
         add("flat rows, nothing is listed" + queries, [&](attention_case & c) {
             c.sharpness = 0.1f;
             c.n_kv      = 1024;
@@ -200,7 +222,7 @@ attention_inputs make_attention_inputs(const attention_case & c) {
             const int64_t hole = own > 8 ? own / 2 : -1;
 
             in.own.push_back(own);
-            in.strength.push_back(i % 5 == 3 ? 0.0f : i % 5 == 4 ? -0.5f : 0.2f + 0.1f * i);
+            in.strength.push_back(c.turn_off ? -1.0f : i % 5 == 3 ? 0.0f : i % 5 == 4 ? -0.5f : 0.2f + 0.1f * i);
             for (int64_t j = 0; c.mask && j < c.n_kv; ++j) {
                 const float value = j > own || j == hole ? -INFINITY : c.max_bias > 0.0f ? (float) (j - own) : 0.0f;
                 in.mask.push_back(ggml_fp32_to_fp16(value));
@@ -208,7 +230,7 @@ attention_inputs make_attention_inputs(const attention_case & c) {
         }
     }
     for (int64_t head = 0; head < c.n_head; ++head) {
-        in.gain.push_back(head == 1 ? 0.0f : 1.0f - 0.1f * head);
+        in.gain.push_back(c.turn_off ? 1.0f : head == 1 ? 0.0f : 1.0f - 0.1f * head);
         if (c.sinks) {
             in.sinks.push_back(head == 0 ? 30.0f : normal(random));
         }

@@ -32,6 +32,7 @@ struct attention_case {
     float sharpness = 4.0f; // standard deviation of the scores: the larger, the fewer keys are above the threshold
     float threshold = 0.01f;
     bool  normalize = false;
+    bool  turn_off  = false; // strength * gain is -1 everywhere: nothing remains of the listed weights
 
     float scale() const;
     float slope(int64_t head) const; // ALiBi's, 1 without

@@ -283,6 +283,18 @@ test.serial("what onRows throws is thrown by the next evaluation or by read, and
     }
 });
 
+test.serial("rows that take too much memory are refused, and the context goes on", async (t) => {
+    const context = await createContext();
+    const capture = captureAttention(context, {topK: 65536});
+    const sequence = context.getSequence();
+    await sequence.evaluateWithoutGeneratingNewTokens([...tokens, ...tokens]);
+    t.throws(() => capture.read(), {message: /^The rows to keep take more than 1 GiB: choose fewer layers/});
+    capture.clear();
+    await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(0, 1));
+    t.is(capture.read().rowIndices.length, 1);
+    await context.dispose();
+});
+
 test.serial("memory stays small for a long text", async (t) => {
     const folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-"));
     const modelPath = path.join(folder, "model.gguf");

@@ -54,7 +54,7 @@ test("without a build that fits, the error says what was asked for and what ther
     t.throws(() => selectBuilds("auto", []), {instanceOf: NoBinaryFoundError, message: /is not built for .*npm rebuild reattend/});
     t.throws(() => selectBuilds("vulkan", [cuda, cpu]), {
         instanceOf: NoBinaryFoundError,
-        message: /gpu: "vulkan"; there is "cuda", false \(CPU only\).*REATTEND_GPU/
+        message: /gpu: "vulkan"; there is "cuda", false \(CPU only\).*npx reattend build/
     });
 });
 

@@ -1,10 +1,11 @@
 // Models that are computed by RPC servers: processes of `reattend serve-rpc` on this machine.
 import net from "node:net";
 import test from "ava";
-import {emulateAttention, getLlama, LlamaLogLevel} from "reattend";
+import {captureAttention, emulateAttention, getLlama, LlamaLogLevel} from "reattend";
 import type {AttentionEmulationOptions, LlamaModel} from "reattend";
 import {addonContextOf, bindingOf} from "#dist/binding.js";
 import {evaluateAtOnce, evaluateInChunks} from "../support/logits.js";
+import {largestDifference} from "../support/measures.js";
 import {allowedNmse, worstNmse} from "../support/nmse.js";
 import {oracleModelPath} from "../support/oracle.js";
 import {oracleModel} from "../support/oracleModel.js";
@@ -56,6 +57,9 @@ const emulations: Record<string, {options?: AttentionEmulationOptions, flashAtte
     "fused": {options: {strength: 1}, kernel: "fused"},
     "fused, normalised, from layer 2": {options: {strength: 1, sourceLayer: 2, normalize: true, schedule: "constant"}, kernel: "fused"},
     "pattern \"all\"": {options: {strength: 1, pattern: "all"}, kernel: "fused"},
+    "pattern \"random\"": {options: {strength: 1, pattern: "random"}, kernel: "fused"},
+    "pattern \"first-token\"": {options: {strength: 1, pattern: "first-token"}, kernel: "fused"},
+    "pattern \"random\", dense": {options: {strength: 1, pattern: "random", kernel: "dense"}, kernel: "dense"},
     "dense": {options: {strength: 1, kernel: "dense"}, kernel: "dense"},
     "dense, without flash attention": {options: {strength: 1}, flashAttention: false, kernel: "dense"}
 };
@@ -270,4 +274,28 @@ test.serial("serve-rpc warns, ends on Ctrl-C with 130, and says what prevents it
     t.is(served.code, 143);
     t.true(served.stdout.includes(`127.0.0.1:${port}`));
     t.regex(served.stderr, /^Warning: .*neither passwords nor encryption/);
+});
+
+test.serial("a capture sees what servers compute", async (t) => {
+    const capture = async (model: LlamaModel) => {
+        const context = await model.createContext(contextOptions);
+        emulateAttention(context, {strength: 0.5});
+        const attentionCapture = captureAttention(context, {weights: true, hiddenStates: true, logitLens: 1});
+        const logits = await evaluateInChunks(context.getSequence(), tokens, [66, 14]);
+        const captured = attentionCapture.read();
+        await context.dispose();
+        return {captured, logits};
+    };
+    const local = await capture(oracleModel);
+    for (const gpuLayers of [4, "max"] as const) {
+        const remote = await withModel(servers.map(({address}) => address), gpuLayers, capture);
+        t.true(worstNmse(remote.logits, local.logits) <= allowedNmse);
+        for (const name of local.captured.names().filter((name) => /pattern|entropy|received$/.test(name))) {
+            const difference = largestDifference(Array.from(remote.captured.get(name)), Array.from(local.captured.get(name)));
+            t.true(difference < 1e-5, `${name}: ${difference}`);
+        }
+        const lens = local.captured.logitLens!.tokens;
+        const same = remote.captured.logitLens!.tokens.filter((token, i) => token === lens[i]).length;
+        t.true(same > 0.99 * lens.length, `${same} of ${lens.length}`);
+    }
 });

@@ -49,6 +49,12 @@ const cases: Array<[name: string, options: Case]> = [
     ["a gain for each head", {strength: 0.8, schedule: gainPerHead}],
     ["a gain for each head, normalized", {strength: 0.8, schedule: gainPerHead, normalize: true}],
     ["a gain for each head, all keys", {strength: 0.5, schedule: gainPerHead, pattern: "all"}],
+    ["as many keys at random", {strength: 1, pattern: "random"}],
+    ["as many keys at random, with a seed", {strength: 1, pattern: "random", seed: 4e9, sourceLayer: 2}],
+    ["as many keys at random, normalized", {strength: 1, pattern: "random", normalize: true, thresholdNear: 0.05}],
+    ["the first token", {strength: 1, pattern: "first-token"}],
+    ["the first token, a gain for each head, normalized", {strength: 0.9, pattern: "first-token", schedule: gainPerHead, normalize: true}],
+    ["the first token, down, normalized", {strength: -0.9, pattern: "first-token", schedule: "constant", sourceLayer: 1, normalize: true}],
     ["few keys", {strength: 1, thresholdNear: 0.1}],
     ["hardly any key", {strength: 2, thresholdNear: 0.4}],
     ["most keys", {strength: 1, thresholdNear: 0.0005}],
@@ -63,6 +69,8 @@ for (const [name, options] of cases) {
 
 const longCases: Array<[name: string, options: Case]> = [
     ["550 tokens", {strength: 0.3, thresholdNear: 0.1}],
+    ["550 tokens, as many keys at random", {strength: 0.6, thresholdNear: 0.1, pattern: "random", seed: 1}],
+    ["550 tokens, the first token", {strength: 3, thresholdNear: 0.1, pattern: "first-token"}],
     ["550 tokens, normalized", {strength: 0.3, thresholdNear: 0.1, sourceLayer: 1, normalize: true}]
 ];
 for (const [name, options] of longCases) {

@@ -11,6 +11,7 @@ test("the defaults are the authors'", (t) => {
         sourceLayer: 0,
         schedule: "linear",
         pattern: "early-layer",
+        seed: 0,
         normalize: false,
         kernel: "auto"
     });
@@ -55,6 +56,8 @@ const allowed: object[] = [
     {threshold: 1e-30},
     {sourceLayer: 2},
     {pattern: "all"},
+    {pattern: "random", seed: 2 ** 32 - 1},
+    {pattern: "first-token"},
     {normalize: true},
     {kernel: "dense"}
 ];
@@ -70,11 +73,11 @@ const refused: Array<[options: unknown, error: typeof TypeError | typeof RangeEr
     [[], TypeError, "The options are an array, but must be an object"],
     [
         {treshold: 0.1}, TypeError,
-        "treshold is not an option; the options are strength, threshold, sourceLayer, schedule, pattern, normalize, kernel"
+        "treshold is not an option; the options are strength, threshold, sourceLayer, schedule, pattern, seed, normalize, kernel"
     ],
     [
         {toString: 1}, TypeError,
-        "toString is not an option; the options are strength, threshold, sourceLayer, schedule, pattern, normalize, kernel"
+        "toString is not an option; the options are strength, threshold, sourceLayer, schedule, pattern, seed, normalize, kernel"
     ],
 
     [{strength: "0.2"}, TypeError, 'strength is "0.2", but must be a number'],
@@ -138,8 +141,12 @@ const refused: Array<[options: unknown, error: typeof TypeError | typeof RangeEr
     // eslint-disable-next-line no-sparse-arrays
     [{schedule: [1, , 1, 1]}, TypeError, "schedule[1] is undefined, but must be a number"],
 
-    [{pattern: "late-layer"}, TypeError, 'pattern is "late-layer", but must be "early-layer" or "all"'],
-    [{pattern: null}, TypeError, 'pattern is null, but must be "early-layer" or "all"'],
+    [{pattern: "late-layer"}, TypeError, 'pattern is "late-layer", but must be "early-layer", "all", "random" or "first-token"'],
+    [{pattern: null}, TypeError, 'pattern is null, but must be "early-layer", "all", "random" or "first-token"'],
+    [{seed: "1"}, TypeError, 'seed is "1", but must be a number'],
+    ...[-1, 0.5, 2 ** 32, NaN].map((seed): [object, typeof RangeError, string] => [
+        {seed}, RangeError, `seed is ${seed}, but must be a whole number from 0 to 4294967295`
+    ]),
     [{normalize: 1}, TypeError, "normalize is 1, but must be true or false"],
     [{normalize: "false"}, TypeError, 'normalize is "false", but must be true or false'],
     [{kernel: "fused"}, TypeError, 'kernel is "fused", but must be "auto" or "dense"']

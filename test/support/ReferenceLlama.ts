@@ -10,7 +10,8 @@ export type ReferenceEmulation = {
     threshold: number,
     sourceLayer: number,
     gain: (layer: number, head: number) => number,
-    pattern: "early-layer" | "all",
+    pattern: "early-layer" | "all" | "random" | "first-token",
+    seed?: number,
     normalize: boolean
 };
 
@@ -140,9 +141,7 @@ export class ReferenceLlama {
             ));
             const source = emulation?.sourceLayer ?? Infinity;
             if (index === source)
-                chosen = weights.map((rows) => rows.map((row, position) => (
-                    Array.from(row, (weight, key) => weight > emulation!.threshold && key !== position)
-                )));
+                chosen = weights.map((rows, head) => rows.map((row, position) => chooseKeys(row, emulation!, head, position)));
             else if (index > source)
                 weights = weights.map((rows, head) => rows.map((row, position) => (
                     emulated(row, emulation!, index, head, position, chosen![head]![position]!)
@@ -234,6 +233,30 @@ type LlamaMetadata = {
         freq_base?: number
     }
 };
+
+/** Which of the keys up to a position are chosen, of whose weights in the source layer this is the row. */
+function chooseKeys(weights: Float64Array, {pattern, threshold, seed = 0}: ReferenceEmulation, head: number, position: number): boolean[] {
+    const aboveThreshold = Array.from(weights, (weight, key) => weight > threshold && key !== position);
+    if (pattern === "first-token")
+        return aboveThreshold.map((_, key) => key === 0 && key !== position);
+    if (pattern !== "random")
+        return aboveThreshold;
+
+    const row = mix(mix(mix(seed) ^ head) ^ position);
+    const hashes = aboveThreshold.map((_, key) => mix(row ^ Math.imul(key, 0x9e3779b9)));
+    const count = aboveThreshold.filter(Boolean).length;
+    const others = hashes.filter((_, key) => key !== position).sort((a, b) => b - a);
+    return hashes.map((hash, key) => key !== position && count > 0 && hash >= others[count - 1]!);
+}
+
+/** The last step of MurmurHash3. */
+function mix(bits: number): number {
+    bits ^= bits >>> 16;
+    bits = Math.imul(bits, 0x85ebca6b);
+    bits ^= bits >>> 13;
+    bits = Math.imul(bits, 0xc2b2ae35);
+    return (bits ^ bits >>> 16) >>> 0;
+}
 
 function emulated(
     weights: Float64Array, emulation: ReferenceEmulation, layer: number, head: number, position: number, chosen: readonly boolean[]

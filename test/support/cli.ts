@@ -1,6 +1,5 @@
 import {spawn} from "node:child_process";
 import process from "node:process";
-import {text} from "node:stream/consumers";
 import {fileURLToPath} from "node:url";
 import type {ChildProcess} from "node:child_process";
 
@@ -16,8 +15,14 @@ type CliOptions = {
     input?: string,
     env?: Record<string, string>,
 
+    /** Called once it runs. */
+    onStart?: (child: ChildProcess) => void,
+
     /** Called with all that is on stdout so far, each time there is more. */
-    onOutput?: (output: string, child: ChildProcess) => void
+    onOutput?: (output: string, child: ChildProcess) => void,
+
+    /** The same for stderr. */
+    onStderr?: (output: string, child: ChildProcess) => void
 };
 
 /** Runs `reattend` as its users do. Without input, its standard input is empty. */
@@ -26,15 +31,21 @@ export async function runCli(args: readonly string[], options: CliOptions = {}):
 }
 
 export async function runProcess(
-    command: string, args: readonly string[], {input = "", env = {}, onOutput}: CliOptions = {}
+    command: string, args: readonly string[], {input = "", env = {}, onStart, onOutput, onStderr}: CliOptions = {}
 ): Promise<CliResult> {
     const child = spawn(command, args, {env: {...process.env, ...env}});
+    onStart?.(child);
     const exit = new Promise<number | null>((resolve) => child.on("close", resolve));
 
     let output = "";
     child.stdout.on("data", (chunk: Buffer) => {
         output += chunk.toString();
         onOutput?.(output, child);
+    });
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+        stderr += chunk.toString();
+        onStderr?.(stderr, child);
     });
     // a command may end without reading its input
     child.stdin.on("error", () => undefined);
@@ -43,6 +54,5 @@ export async function runProcess(
     else
         child.stdin.write(input);
 
-    const stderr = await text(child.stderr);
     return {code: await exit, stdout: output, stderr};
 }

@@ -78,13 +78,14 @@ export async function compareWithReference(
 }
 
 function emulationOf(reference: ReferenceLlama, options: AttentionEmulationOptions & {threshold: number}): ReferenceEmulation {
-    const {strength = 0.2, schedule = "linear", sourceLayer = 0, pattern = "early-layer", normalize = false, threshold} = options;
+    const {strength = 0.2, schedule = "linear", sourceLayer = 0, pattern = "early-layer", seed = 0, normalize = false, threshold} = options;
     const linear = linearGain(reference.layerCount);
     return {
         strength,
         threshold,
         sourceLayer,
         pattern,
+        seed,
         normalize,
         gain: (layer, head) => {
             if (schedule === "linear")

@@ -1,11 +1,19 @@
+import process from "node:process";
 import {getLlama, LlamaLogLevel} from "reattend";
-import type {LlamaContext, LlamaContextOptions, LlamaModel} from "reattend";
+import type {LlamaContext, LlamaContextOptions, LlamaGpuType, LlamaModel} from "reattend";
 import {oracleModelPath} from "./oracle.js";
 
-/** The oracle's model, loaded once for each test file, on the CPU. */
+/** `npm run check:gpu` has the tests of the oracle run on a GPU. */
+const gpu = (process.env.REATTEND_TEST_GPU ?? false) as LlamaGpuType;
+
+export const onGpu = gpu !== false;
+
+/** The oracle's model, loaded once for each test file, on the CPU by default. */
 export const oracleModel: LlamaModel = await (async () => {
-    const llama = await getLlama({gpu: false, maxThreads: 2, logLevel: LlamaLogLevel.error});
-    return await llama.loadModel({modelPath: oracleModelPath});
+    const llama = await getLlama({gpu, maxThreads: 2, logLevel: LlamaLogLevel.error});
+    if (onGpu && (await llama.getGpuDeviceNames()).length === 0)
+        throw new Error(`There is no device for ${gpu}`);
+    return await llama.loadModel({modelPath: oracleModelPath, gpuLayers: onGpu ? "max" : undefined});
 })();
 
 /** A context of 256 tokens, or as asked for, that evaluates up to as many at once, on one thread. */

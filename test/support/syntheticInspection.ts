@@ -152,9 +152,9 @@ export function syntheticInspection({tokens: n, layers, heads, topK, seed = 1, t
 /** The first token, those just before, and some others, which the random numbers choose. */
 function candidateKeys(query: number, random: () => number): number[] {
     const keys = new Set([0, query]);
-    for (let back = 1; back <= 8; back++)
+    for (let back = 1; back <= 4; back++)
         keys.add(Math.max(query - back, 0));
-    for (let i = 0; i < 10; i++)
+    for (let i = 0; i < 6; i++)
         keys.add(Math.floor(random() * (query + 1)));
     return [...keys];
 }

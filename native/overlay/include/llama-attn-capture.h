@@ -41,6 +41,9 @@ struct llama_attn_capture_options {
 
 #define LLAMA_ATTN_CAPTURE_CLASSES 4
 
+// bytes of kept rows
+#define LLAMA_ATTN_CAPTURE_MOST_KEPT (1024.0 * 1024.0 * 1024.0)
+
 // Sums over query rows. n: tokens of the sequence so far
 struct llama_attn_capture_head {
     double entropy                             = 0.0; // nats, of rows that sum to 1 again
@@ -55,6 +58,7 @@ struct llama_attn_capture_head {
 
 struct llama_attn_capture_layer {
     bool    seen       = false; // a graph had attention that could be captured
+    bool    has_states = false; // and named what the layer leaves in the residual stream
     int32_t n_head     = 0;
     int64_t n_rows     = 0;
     int64_t n_patterns = 0; // rows with a pattern of the source layer
@@ -80,13 +84,17 @@ struct llama_attn_capture_rows {
 struct llama_attn_capture_recording {
     llama_attn_capture_options options;
 
-    int32_t                  n_embd  = 0;
-    int64_t                  n_rows  = 0; // query rows so far
-    int64_t                  scratch = 0; // bytes of the largest batch's scratch memory
-    std::vector<llama_token> tokens;      // [n] by position, -1 where unknown
+    int32_t n_embd  = 0;
+    int64_t n_rows  = 0;     // query rows so far
+    bool    is_full = false; // rows were left out, as kept ones must not take more than LLAMA_ATTN_CAPTURE_MOST_KEPT
+    int64_t scratch = 0;     // bytes of the largest batch's scratch memory
+    std::vector<llama_token> tokens; // [n] by position, -1 where unknown
 
     std::vector<llama_attn_capture_layer> layers; // one of each captured layer
     std::vector<llama_attn_capture_rows>  rows;
+
+    // of kept rows, with as many more of a sequence of so many tokens
+    double kept_bytes(size_t n_more, size_t n_tokens) const;
 
     // forgets all but the tokens
     void clear();
@@ -100,5 +108,5 @@ LLAMA_API const char * llama_set_attn_capture(llama_context * ctx, const llama_a
 LLAMA_API bool llama_read_attn_capture(
     llama_context * ctx, const std::function<void(llama_attn_capture_recording &)> & use);
 
-// whether the layer has attention at all
+// whether the layer may have attention
 LLAMA_API bool llama_attn_capture_has_attention(const llama_context * ctx, int32_t layer);

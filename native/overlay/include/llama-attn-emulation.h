@@ -20,6 +20,12 @@ extern "C" {
 enum llama_attn_emulation_pattern {
     LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER = 0, // M as above
     LLAMA_ATTN_EMULATION_PATTERN_ALL         = 1, // M is 1 for every key, the query's own included
+
+    // for as many keys of each row as above, drawn from all that the row can see but the query's own
+    LLAMA_ATTN_EMULATION_PATTERN_RANDOM = 2,
+
+    // for the first token of the sequence that is in the memory, unless it is the query's own or out of a layer's window
+    LLAMA_ATTN_EMULATION_PATTERN_FIRST_TOKEN = 3,
 };
 
 enum llama_attn_emulation_kernel {
@@ -35,6 +41,8 @@ struct llama_attn_emulation_params {
     float   threshold;    // (0, 1)
     float   strength;     // of sequences without one of their own
     bool    normalize;    // rows sum to 1 again
+
+    uint32_t seed; // of the random pattern
 
     // gain of each layer and head, F32 [n_layer][n_head] (see llama_attn_emulation_shape), copied;
     // rows of the source layer and of those before it are ignored. NULL: 1 - l/(n_layer - 1), the paper's

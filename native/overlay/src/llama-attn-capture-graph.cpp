@@ -172,10 +172,13 @@ void llm_graph_input_attn_capture::set_input(const llama_ubatch * ubatch) {
             output_indices.push_back(state->output_index[row.token]);
         }
     }
+    // there are fewer where no more rows can be kept
     if (lens && lens->buffer) {
+        indices.resize(lens->ne[0]);
         ggml_backend_tensor_set(lens, indices.data(), 0, ggml_nbytes(lens));
     }
     if (lens_outputs && lens_outputs->buffer) {
+        output_indices.resize(lens_outputs->ne[0]);
         ggml_backend_tensor_set(lens_outputs, output_indices.data(), 0, ggml_nbytes(lens_outputs));
     }
 }
@@ -535,18 +538,26 @@ class head_capture {
         const auto stronger = [](const auto & a, const auto & b) {
             return a.first > b.first || (a.first == b.first && a.second < b.second);
         };
+        const size_t capacity = options.top_k;
         for (const auto & [begin, end] : runs) {
-            for (int32_t j = begin; j < end; ++j) {
-                const bool is_full = (int32_t) strongest.size() == options.top_k;
-                if ((is_full && scores[j] <= strongest.front().first) || cells.pos[j] < 0) {
+            for (int32_t block = begin; block < end; block += k_block) {
+                const int32_t block_end = std::min<int32_t>(block + k_block, end);
+                if (strongest.size() == capacity &&
+                    llama_attn_capture_max(scores + block, block_end - block) <= strongest.front().first) {
                     continue;
                 }
-                if (is_full) {
-                    std::pop_heap(strongest.begin(), strongest.end(), stronger);
-                    strongest.pop_back();
+                for (int32_t j = block; j < block_end; ++j) {
+                    const bool is_full = strongest.size() == capacity;
+                    if ((is_full && scores[j] <= strongest.front().first) || cells.pos[j] < 0) {
+                        continue;
+                    }
+                    if (is_full) {
+                        std::pop_heap(strongest.begin(), strongest.end(), stronger);
+                        strongest.pop_back();
+                    }
+                    strongest.push_back({ scores[j], cells.pos[j] });
+                    std::push_heap(strongest.begin(), strongest.end(), stronger);
                 }
-                strongest.push_back({ scores[j], cells.pos[j] });
-                std::push_heap(strongest.begin(), strongest.end(), stronger);
             }
         }
         std::sort_heap(strongest.begin(), strongest.end(), stronger);
@@ -688,6 +699,19 @@ static float lens_scale(llm_arch arch, const llama_hparams & hparams) {
     }
 }
 
+// what an architecture calls what a layer leaves in the residual stream
+static const char * stream_name(llm_arch arch) {
+    switch (arch) {
+        case LLM_ARCH_NEMOTRON_H:
+        case LLM_ARCH_NEMOTRON_H_MOE:
+            return "nemotron_h_block_out";
+        case LLM_ARCH_KIMI_K3:
+            return ""; // the last norm sees a mixture of layers
+        default:
+            return "l_out";
+    }
+}
+
 static bool has_logit_softcap(llm_arch arch) {
     switch (arch) {
         case LLM_ARCH_GROK:
@@ -695,6 +719,7 @@ static bool has_logit_softcap(llm_arch arch) {
         case LLM_ARCH_GEMMA3:
         case LLM_ARCH_GEMMA3N:
         case LLM_ARCH_GEMMA4:
+        case LLM_ARCH_MUSE_GLIMMER:
             return true;
         default:
             return false;
@@ -844,7 +869,7 @@ void llm_attn_capture::dense(const llm_graph_context & graph, ggml_tensor * kq, 
 }
 
 void llm_attn_capture::named(const llm_graph_context & graph, ggml_tensor * cur, const char * name, int il) {
-    if (!state || il < 0 || il >= (int) state->layer_index.size() || strcmp(name, "l_out") != 0) {
+    if (!state || il < 0 || il >= (int) state->layer_index.size() || strcmp(name, stream_name(graph.arch)) != 0) {
         return;
     }
     const auto & options = state->recording.options;
@@ -854,6 +879,8 @@ void llm_attn_capture::named(const llm_graph_context & graph, ggml_tensor * cur,
         (cur->ne[1] != graph.n_tokens && cur->ne[1] != graph.n_outputs)) {
         return;
     }
+
+    state->recording.layers[layer].has_states = true;
 
     if (options.hidden_states) {
         auto & in = get_inputs(graph);
@@ -893,16 +920,17 @@ void llm_attn_capture::add_lens(const llm_graph_context & graph, ggml_tensor * c
         graph.cb(indices, "lens_rows", -1);
     }
 
-    cur = ggml_get_rows(ctx0, cur, indices);
-    cur = graph.build_norm(
-        cur, model.output_norm, model.output_norm_b, hparams.f_norm_rms_eps > 0.0f ? LLM_NORM_RMS : LLM_NORM, il);
+    cur                   = ggml_get_rows(ctx0, cur, indices);
+    const bool layer_norm = hparams.f_norm_rms_eps == 0.0f && hparams.f_norm_eps > 0.0f;
+    cur = graph.build_norm(cur, model.output_norm, model.output_norm_b, layer_norm ? LLM_NORM : LLM_NORM_RMS, il);
 
     for (int64_t first = 0; first < n_rows; first += lens_rows) {
         const int64_t n = std::min(lens_rows, n_rows - first);
 
         ggml_tensor * logits = ggml_view_2d(ctx0, cur, cur->ne[0], n, cur->nb[1], first * cur->nb[1]);
-        logits               = graph.build_lora_mm(model.output, logits, model.output_s);
-        if (model.output_b) {
+        logits = graph.build_lora_mm(model.output ? model.output : model.tok_embd, logits, model.output_s);
+        // these leave their bias out, should they have one
+        if (model.output_b && graph.arch != LLM_ARCH_QWEN2VL && graph.arch != LLM_ARCH_DREAM) {
             logits = ggml_add(ctx0, logits, model.output_b);
         }
         if (const float scale = lens_scale(graph.arch, hparams); scale != 1.0f) {

@@ -128,34 +128,61 @@ static INLINE float max_row(const float * scores, int32_t n) {
 }
 
 #ifdef HAVE_AVX2
-// four rows of q share what is loaded of k
+// sums of four registers, in the order of these
+TARGET_AVX2 static inline __m128 sums_of(__m256 a, __m256 b, __m256 c, __m256 d) {
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+
+// two rows of q and four of k at a time share what is loaded
 TARGET_AVX2 static void dot_rows_avx2(
     const float * q, int32_t n_q, const float * k, int32_t n_k, int32_t n_embd, float * scores, int64_t stride) {
-    int32_t i = 0;
-    if (n_embd % 8 == 0) {
-        for (; i + 4 <= n_q; i += 4) {
+    const int32_t whole_q = n_embd % 8 == 0 ? n_q / 2 * 2 : 0;
+    const int32_t whole_k = n_k / 4 * 4;
+    for (int32_t j = 0; j < whole_k; j += 4) {
+        const float * kj = k + (int64_t) j * n_embd;
+        for (int32_t i = 0; i < whole_q; i += 2) {
             const float * qi = q + (int64_t) i * n_embd;
-            for (int32_t j = 0; j < n_k; ++j) {
-                const float * kj   = k + (int64_t) j * n_embd;
-                __m256        acc0 = _mm256_setzero_ps(), acc1 = acc0, acc2 = acc0, acc3 = acc0;
-                for (int32_t d = 0; d < n_embd; d += 8) {
-                    const __m256 kd = _mm256_loadu_ps(kj + d);
-                    acc0            = _mm256_fmadd_ps(_mm256_loadu_ps(qi + d), kd, acc0);
-                    acc1            = _mm256_fmadd_ps(_mm256_loadu_ps(qi + n_embd + d), kd, acc1);
-                    acc2            = _mm256_fmadd_ps(_mm256_loadu_ps(qi + 2 * n_embd + d), kd, acc2);
-                    acc3            = _mm256_fmadd_ps(_mm256_loadu_ps(qi + 3 * n_embd + d), kd, acc3);
-                }
-                const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(acc0, acc1), _mm256_hadd_ps(acc2, acc3));
-                const __m128 sums  = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
-                float        s[4];
-                _mm_storeu_ps(s, sums);
-                for (int32_t l = 0; l < 4; ++l) {
-                    scores[(i + l) * stride + j] = s[l];
-                }
+            __m256        a0 = _mm256_setzero_ps(), a1 = a0, a2 = a0, a3 = a0;
+            __m256        b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+            for (int32_t d = 0; d < n_embd; d += 8) {
+                const __m256 qa = _mm256_loadu_ps(qi + d);
+                const __m256 qb = _mm256_loadu_ps(qi + n_embd + d);
+                const __m256 k0 = _mm256_loadu_ps(kj + d);
+                const __m256 k1 = _mm256_loadu_ps(kj + n_embd + d);
+                const __m256 k2 = _mm256_loadu_ps(kj + 2 * n_embd + d);
+                const __m256 k3 = _mm256_loadu_ps(kj + 3 * n_embd + d);
+                a0              = _mm256_fmadd_ps(qa, k0, a0);
+                a1              = _mm256_fmadd_ps(qa, k1, a1);
+                a2              = _mm256_fmadd_ps(qa, k2, a2);
+                a3              = _mm256_fmadd_ps(qa, k3, a3);
+                b0              = _mm256_fmadd_ps(qb, k0, b0);
+                b1              = _mm256_fmadd_ps(qb, k1, b1);
+                b2              = _mm256_fmadd_ps(qb, k2, b2);
+                b3              = _mm256_fmadd_ps(qb, k3, b3);
             }
+            _mm_storeu_ps(scores + i * stride + j, sums_of(a0, a1, a2, a3));
+            _mm_storeu_ps(scores + (i + 1) * stride + j, sums_of(b0, b1, b2, b3));
         }
     }
-    dot_rows(q + (int64_t) i * n_embd, n_q - i, k, n_k, n_embd, scores + i * stride, stride);
+    // what is left over: a row of q, which is all there is of it while text is generated, and rows of k
+    if (n_embd % 8 == 0 && whole_q < n_q) {
+        const float * qi = q + (int64_t) whole_q * n_embd;
+        for (int32_t j = 0; j < whole_k; j += 4) {
+            const float * kj = k + (int64_t) j * n_embd;
+            __m256        a0 = _mm256_setzero_ps(), a1 = a0, a2 = a0, a3 = a0;
+            for (int32_t d = 0; d < n_embd; d += 8) {
+                const __m256 qa = _mm256_loadu_ps(qi + d);
+                a0              = _mm256_fmadd_ps(qa, _mm256_loadu_ps(kj + d), a0);
+                a1              = _mm256_fmadd_ps(qa, _mm256_loadu_ps(kj + n_embd + d), a1);
+                a2              = _mm256_fmadd_ps(qa, _mm256_loadu_ps(kj + 2 * n_embd + d), a2);
+                a3              = _mm256_fmadd_ps(qa, _mm256_loadu_ps(kj + 3 * n_embd + d), a3);
+            }
+            _mm_storeu_ps(scores + whole_q * stride + j, sums_of(a0, a1, a2, a3));
+        }
+    }
+    const int32_t from_k = n_embd % 8 == 0 ? whole_k : 0;
+    dot_rows(q, n_q, k + (int64_t) from_k * n_embd, n_k - from_k, n_embd, scores + from_k, stride);
 }
 
 TARGET_AVX2 static std::pair<double, double> exp_row_avx2(float * scores, int32_t n, float max) {

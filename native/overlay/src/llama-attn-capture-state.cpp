@@ -45,8 +45,25 @@ bool llama_attn_capture::take(handle & running) {
 // llama_attn_capture_recording
 //
 
+double llama_attn_capture_recording::kept_bytes(size_t n_more, size_t n_tokens) const {
+    const double n_layer = options.layers.size();
+    const double n_head  = options.heads.size();
+    const auto   row     = [&](double n) {
+        return n_layer *
+            (n_head * (8.0 * options.top_k + (options.weights ? 4.0 * n : 0.0)) +
+                (options.hidden_states ? 4.0 * n_embd : 0.0) + 8.0 * options.lens_k);
+    };
+
+    double bytes = n_more * row(n_tokens);
+    for (const auto & kept : rows) {
+        bytes += kept.positions.size() * row(kept.n_tokens);
+    }
+    return bytes;
+}
+
 void llama_attn_capture_recording::clear() {
-    n_rows = 0;
+    n_rows  = 0;
+    is_full = false;
     rows.clear();
     for (auto & layer : layers) {
         layer.n_rows     = 0;
@@ -156,6 +173,13 @@ void llama_attn_capture_state::begin(const llama_ubatch & ubatch) {
     if (positions.empty()) {
         return;
     }
+    if (recording.kept_bytes(positions.size(), tokens.size()) > LLAMA_ATTN_CAPTURE_MOST_KEPT) {
+        recording.is_full = true;
+        for (auto & row : rows) {
+            row.kept = -1;
+        }
+        return;
+    }
     recording.rows.emplace_back();
     kept            = &recording.rows.back();
     kept->positions = std::move(positions);
@@ -258,7 +282,7 @@ const char * llama_set_attn_capture(llama_context * ctx, const llama_attn_captur
     if (options->token_classes.size() != model.vocab.n_tokens()) {
         return "there must be a class of each token of the vocabulary";
     }
-    if (options->lens_k > 0 && !model.output) {
+    if (options->lens_k > 0 && !model.output && !model.tok_embd) {
         return "the model has no output matrix, which the logit lens needs";
     }
 
@@ -287,5 +311,6 @@ bool llama_read_attn_capture(llama_context * ctx, const std::function<void(llama
 bool llama_attn_capture_has_attention(const llama_context * ctx, int32_t layer) {
     const auto & hparams = ctx->get_model().hparams;
 
-    return layer >= (int32_t) hparams.n_layer() || (hparams.n_head(layer) > 0 && !hparams.is_recr(layer));
+    // a recurrent layer may have attention, too
+    return layer >= (int32_t) hparams.n_layer() || hparams.n_head(layer) > 0;
 }

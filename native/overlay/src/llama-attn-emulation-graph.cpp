@@ -1,5 +1,8 @@
 #include "llama-attn-emulation-graph.h"
 
+#include "llama-attn-emulation-memory.h"
+#include "llama-attn-emulation-random.h"
+
 #include "llama-graph.h"
 #include "llama-cparams.h"
 #include "llama-hparams.h"
@@ -15,6 +18,7 @@ static const char * const reason_source       = "the pattern is taken from this 
 static const char * const reason_before       = "the layer comes before the source layer";
 static const char * const reason_heads        = "its number of query heads differs from the source layer's";
 static const char * const reason_cells        = "its number of keys differs from the source layer's";
+static const char * const reason_memory       = "this kind of memory does not say which token is in which cell";
 
 class llm_graph_input_attn_emulation : public llm_graph_input_i {
   public:
@@ -37,7 +41,64 @@ class llm_graph_input_attn_emulation : public llm_graph_input_i {
     };
 
     std::vector<own_cells> own;
+
+    struct cells {
+        llm_attn_cells of;
+        int64_t        n_kv;
+
+        ggml_tensor * first_lists   = nullptr; // I32 [2, n_q, n_head, n_stream], pattern of the first token
+        ggml_tensor * first         = nullptr; // F32 [n_tokens], the first token's cell, -1 if none is to be listed
+        ggml_tensor * positions     = nullptr; // I32 [n_kv, n_stream], of the token in each cell
+        ggml_tensor * own_positions = nullptr; // I32 [n_tokens]
+        ggml_tensor * k_idxs        = nullptr; // as above
+        int64_t       kv_size       = 0;
+    };
+
+    std::vector<cells> all_cells;
+
+  private:
+    void set_first(const llama_ubatch & ubatch, const cells & cells) const;
+    void set_positions(const llama_ubatch & ubatch, const cells & cells) const;
 };
+
+static int64_t own_cell(ggml_tensor * k_idxs, int64_t kv_size, uint32_t token) {
+    GGML_ASSERT(!k_idxs || k_idxs->data);
+    return k_idxs ? ((const int64_t *) k_idxs->data)[token] % kv_size : token;
+}
+
+template <class T>
+static void set_tensor(ggml_tensor * tensor, const std::vector<T> & values) {
+    GGML_ASSERT(ggml_nbytes(tensor) == values.size() * sizeof(T));
+    ggml_backend_tensor_set(tensor, values.data(), 0, ggml_nbytes(tensor));
+}
+
+void llm_graph_input_attn_emulation::set_first(const llama_ubatch & ubatch, const cells & cells) const {
+    auto first = cells.of.first_cells(ubatch, cells.n_kv);
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        if (first[i] == own_cell(cells.k_idxs, cells.kv_size, i)) {
+            first[i] = -1;
+        }
+    }
+    if (cells.first && cells.first->buffer) {
+        set_tensor(cells.first, std::vector<float>(first.begin(), first.end()));
+    }
+    if (cells.first_lists && cells.first_lists->buffer) {
+        const int64_t        n_q    = cells.first_lists->ne[1];
+        const int64_t        n_head = cells.first_lists->ne[2];
+        std::vector<int32_t> lists(ggml_nelements(cells.first_lists));
+        for (size_t row = 0; row < lists.size() / 2; ++row) {
+            const int32_t cell = first[row / n_q / n_head * n_q + row % n_q];
+            lists[2 * row]     = cell >= 0;
+            lists[2 * row + 1] = cell;
+        }
+        set_tensor(cells.first_lists, lists);
+    }
+}
+
+void llm_graph_input_attn_emulation::set_positions(const llama_ubatch & ubatch, const cells & cells) const {
+    set_tensor(cells.positions, cells.of.positions(ubatch, cells.n_kv, cells.positions->ne[1]));
+    set_tensor(cells.own_positions, std::vector<int32_t>(ubatch.pos, ubatch.pos + ubatch.n_tokens));
+}
 
 void llm_graph_input_attn_emulation::set_input(const llama_ubatch * ubatch) {
     const llama_attn_emulation_values & values = owner.values;
@@ -52,15 +113,21 @@ void llm_graph_input_attn_emulation::set_input(const llama_ubatch * ubatch) {
     if (gain->buffer) {
         ggml_backend_tensor_set(gain, values.gain.data(), 0, values.gain.size() * sizeof(float));
     }
+    for (const auto & cells : all_cells) {
+        if (cells.first || cells.first_lists) {
+            set_first(*ubatch, cells);
+        } else if (cells.positions->buffer) {
+            set_positions(*ubatch, cells);
+        }
+    }
 
     for (const auto & [cells, k_idxs, kv_size] : own) {
         if (!cells->buffer) {
             continue;
         }
         GGML_ASSERT(ggml_backend_buffer_is_host(cells->buffer));
-        GGML_ASSERT(!k_idxs || k_idxs->data);
         for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
-            const int64_t cell = k_idxs ? ((const int64_t *) k_idxs->data)[i] % kv_size : i;
+            const int64_t cell = own_cell(k_idxs, kv_size, i);
             if (cells->type == GGML_TYPE_I32) {
                 ((int32_t *) cells->data)[i] = cell;
             } else {
@@ -103,7 +170,7 @@ bool llm_attn_emulation::needs_dense(
         return false;
     }
     // a row of sinks and equally scaled weights has no common factor
-    return topology.dense || (topology.all_keys && topology.normalize && has_sinks);
+    return topology.dense || (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_ALL && topology.normalize && has_sinks);
 }
 
 // true if the layer may be emulated or be the source
@@ -148,29 +215,142 @@ const llm_attn_emulation::pattern * llm_attn_emulation::find(const llm_attn_own_
     return nullptr;
 }
 
+const llm_attn_emulation::pattern * llm_attn_emulation::find_for_layer(
+    const llm_attn_own_cells & own_cells, int64_t n_head, int64_t n_kv, int il) {
+    const pattern * source = find(own_cells);
+    const char *    reason = !source->known ? reason_memory :
+           source->n_head != n_head         ? reason_heads :
+           source->n_kv != n_kv             ? reason_cells :
+                                              nullptr;
+    if (reason) {
+        report[il].reason = reason;
+        return nullptr;
+    }
+    return source;
+}
+
+ggml_tensor * llm_attn_emulation::build_others(
+    const llm_graph_context & graph, ggml_tensor * cells, int64_t n_kv, int64_t n_q, int64_t n_stream) {
+    ggml_context * ctx0 = graph.ctx0;
+
+    ggml_tensor * all = ggml_repeat_4d(ctx0, ggml_arange(ctx0, 0.0f, n_kv, 1.0f), n_kv, n_q, 1, n_stream);
+    return ggml_step(ctx0, ggml_abs(ctx0, ggml_sub(ctx0, all, ggml_reshape_4d(ctx0, cells, 1, n_q, 1, n_stream))));
+}
+
+void llm_attn_emulation::build_first_token(const llm_graph_context & graph, pattern & pattern,
+    const llm_attn_own_cells & own_cells, int64_t n_q, int64_t n_stream, bool dense) {
+    ggml_context * ctx0 = graph.ctx0;
+
+    const auto of = own_cells.k_idxs ? llm_attn_cells(owner->memory, own_cells.storage) : llm_attn_cells();
+    pattern.known = of.known();
+    if (!pattern.known) {
+        return;
+    }
+    llm_graph_input_attn_emulation::cells cells = { of, pattern.n_kv };
+    cells.k_idxs                                = own_cells.k_idxs;
+    cells.kv_size                               = own_cells.kv_size;
+    if (dense) {
+        cells.first = ggml_new_tensor_1d(ctx0, GGML_TYPE_F32, n_q * n_stream);
+        ggml_set_input(cells.first);
+        graph.cb(cells.first, "attn_emulation_first_cells", -1);
+
+        ggml_tensor * others = build_others(graph, cells.first, pattern.n_kv, n_q, n_stream);
+        pattern.mask         = ggml_repeat_4d(
+                    ctx0, ggml_scale_bias(ctx0, others, -1.0f, 1.0f), pattern.n_kv, n_q, pattern.n_head, n_stream);
+    } else {
+        cells.first_lists = ggml_new_tensor_4d(ctx0, GGML_TYPE_I32, 2, n_q, pattern.n_head, n_stream);
+        ggml_set_input(cells.first_lists);
+        graph.cb(cells.first_lists, "attn_emulation_pattern", -1);
+        pattern.cells = cells.first_lists;
+    }
+    get_inputs(graph).all_cells.push_back(cells);
+}
+
+ggml_tensor * llm_attn_emulation::build_random(const llm_graph_context & graph, ggml_tensor * recorded,
+    ggml_tensor * after, ggml_tensor * mask, const llm_attn_own_cells & own_cells, int64_t n_kv) {
+    ggml_context * ctx0     = graph.ctx0;
+    const int64_t  n_stream = recorded->ne[3];
+
+    const auto of = own_cells.k_idxs ? llm_attn_cells(owner->memory, own_cells.storage) : llm_attn_cells();
+    if (!of.known()) {
+        return nullptr;
+    }
+    llm_graph_input_attn_emulation::cells cells = { of, n_kv };
+    cells.positions                             = ggml_new_tensor_2d(ctx0, GGML_TYPE_I32, n_kv, n_stream);
+    cells.own_positions                         = ggml_new_tensor_1d(ctx0, GGML_TYPE_I32, graph.n_tokens);
+    for (ggml_tensor * input : { cells.positions, cells.own_positions }) {
+        ggml_set_input(input);
+        graph.cb(input, "attn_emulation_positions", -1);
+    }
+    get_inputs(graph).all_cells.push_back(cells);
+
+    llm_attn_random_inputs inputs;
+    inputs.visible       = mask;
+    inputs.own_cells     = build_own_cells(graph, GGML_TYPE_I32, own_cells);
+    inputs.own_positions = cells.own_positions;
+    inputs.positions     = cells.positions;
+
+    ggml_tensor * random = llm_build_random_pattern(ctx0, recorded, after, inputs, *owner);
+    graph.cb(random, "attn_emulation_random", -1);
+    // other backends, and servers, have no such op, and some of them would not say so
+    ggml_backend_sched_set_tensor_backend(graph.sched, random, graph.backend_cpu);
+    ggml_build_forward_expand(graph.gf, random);
+
+    pattern_size += ggml_nbytes(random);
+    return random;
+}
+
 ggml_tensor * llm_attn_emulation::build_gain(const llm_graph_context & graph, int64_t n_head, int il) {
     ggml_tensor * gain = get_inputs(graph).gain;
 
     return ggml_view_1d(graph.ctx0, gain, n_head, il * gain->nb[1]);
 }
 
+// [1, n_head, n_q, n_stream]
 ggml_tensor * llm_attn_emulation::build_factor(
-    const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int dim_head, int il) {
+    const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int il) {
     ggml_context * ctx0 = graph.ctx0;
 
-    ggml_tensor * gain     = build_gain(graph, n_head, il);
-    ggml_tensor * strength = get_inputs(graph).strength;
+    ggml_tensor * gain     = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, n_head, 1, 1);
+    ggml_tensor * strength = ggml_reshape_4d(ctx0, get_inputs(graph).strength, 1, 1, n_q, n_stream);
 
-    if (dim_head == 1) {
-        gain     = ggml_reshape_4d(ctx0, gain, 1, n_head, 1, 1);
-        strength = ggml_reshape_4d(ctx0, strength, 1, 1, n_q, n_stream);
-        gain     = ggml_repeat_4d(ctx0, gain, 1, n_head, n_q, n_stream);
-    } else {
-        gain     = ggml_reshape_4d(ctx0, gain, 1, 1, n_head, 1);
-        strength = ggml_reshape_4d(ctx0, strength, 1, n_q, 1, n_stream);
-        gain     = ggml_repeat_4d(ctx0, gain, 1, n_q, n_head, n_stream);
+    return ggml_mul(ctx0, ggml_repeat_4d(ctx0, gain, 1, n_head, n_q, n_stream), strength);
+}
+
+// As many equal values side by side as the weights' operations take at once: CPUs go through a row in steps of what it is
+// multiplied by, and with a single value that takes longer than the softmax. It must divide the rows' length.
+static int64_t dense_factor_width(int64_t n_kv) {
+    int64_t width = 1;
+    while (width < 32 && n_kv % (2 * width) == 0) {
+        width *= 2;
     }
-    return ggml_mul(ctx0, gain, strength);
+    return width;
+}
+
+// [width, 1, n_q, n_head*n_stream]
+ggml_tensor * llm_attn_emulation::build_dense_factor(const llm_graph_context & graph, ggml_tensor * kq, int il) {
+    ggml_context * ctx0 = graph.ctx0;
+
+    const int64_t width    = dense_factor_width(kq->ne[0]);
+    const int64_t n_q      = kq->ne[1];
+    const int64_t n_head   = kq->ne[2];
+    const int64_t n_stream = kq->ne[3];
+
+    ggml_tensor * gain     = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, 1, n_head, 1);
+    ggml_tensor * strength = ggml_reshape_4d(ctx0, get_inputs(graph).strength, 1, n_q, 1, n_stream);
+
+    strength = ggml_repeat_4d(ctx0, strength, width, n_q, 1, n_stream);
+    gain     = ggml_repeat_4d(ctx0, gain, width, 1, n_head, 1);
+    gain     = ggml_repeat_4d(ctx0, gain, width, n_q, n_head, n_stream);
+
+    return ggml_reshape_4d(ctx0, ggml_mul(ctx0, gain, strength), width, 1, n_q, n_head * n_stream);
+}
+
+// weights: [n_kv, n_q, n_head, n_stream]
+static ggml_tensor * multiply_rows(ggml_context * ctx0, ggml_tensor * weights, ggml_tensor * factor) {
+    const auto &  ne  = weights->ne;
+    ggml_tensor * res = ggml_reshape_4d(ctx0, weights, factor->ne[0], ne[0] / factor->ne[0], ne[1], ne[2] * ne[3]);
+    return ggml_reshape_4d(ctx0, ggml_mul(ctx0, res, factor), ne[0], ne[1], ne[2], ne[3]);
 }
 
 ggml_tensor * llm_attn_emulation::build_own_cells(
@@ -199,11 +379,13 @@ ggml_tensor * llm_attn_emulation::fuse(
     const int64_t n_stream = fa->ne[3];
     const int64_t n_kv     = fa->src[1]->ne[1];
 
-    const pattern * source = find(own_cells);
-    if (!source) {
-        pattern next = { own_cells.k_idxs, nullptr, nullptr, n_head, n_kv };
+    if (!find(own_cells)) {
+        pattern next = { own_cells.k_idxs, n_head, n_kv };
 
-        if (!topology.all_keys) {
+        if (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_FIRST_TOKEN) {
+            build_first_token(graph, next, own_cells, n_q, n_stream, false);
+            pattern_size += next.cells ? ggml_nbytes(next.cells) : 0;
+        } else if (topology.pattern != LLAMA_ATTN_EMULATION_PATTERN_ALL) {
             next.cells = ggml_attn_pattern_new(ctx0, topology.threshold, n_kv, n_q, n_head, n_stream);
             // the scheduler puts it where its first user runs, which writes it, and copies it for layers on other devices
             graph.cb(next.cells, "attn_emulation_pattern", il);
@@ -211,20 +393,25 @@ ggml_tensor * llm_attn_emulation::fuse(
             ggml_flash_attn_ext_record_pattern(
                 fa, next.cells, build_own_cells(graph, GGML_TYPE_I32, own_cells), topology.threshold);
             pattern_size += ggml_nbytes(next.cells);
+
+            if (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_RANDOM) {
+                next.cells = build_random(graph, next.cells, fa, fa->src[3], own_cells, n_kv);
+                next.known = next.cells != nullptr;
+            }
         }
 
         patterns.push_back(next);
         report[il].reason = reason_source;
         return fa;
     }
-    if (source->n_head != n_head || source->n_kv != n_kv) {
-        report[il].reason = source->n_head != n_head ? reason_heads : reason_cells;
+    const pattern * source = find_for_layer(own_cells, n_head, n_kv, il);
+    if (!source) {
         return fa;
     }
     report[il] = { true, true, nullptr };
 
-    if (topology.all_keys) {
-        ggml_tensor * factor = ggml_scale_bias(ctx0, build_factor(graph, n_q, n_head, n_stream, 1, il), 1.0f, 1.0f);
+    if (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_ALL) {
+        ggml_tensor * factor = ggml_scale_bias(ctx0, build_factor(graph, n_q, n_head, n_stream, il), 1.0f, 1.0f);
         if (topology.normalize) {
             // equally scaled weights that sum to 1 again are the plain ones, but for a row that is turned off altogether
             factor = ggml_step(ctx0, factor);
@@ -253,16 +440,15 @@ ggml_tensor * llm_attn_emulation::apply_dense(
     const int64_t n_head   = kq->ne[2];
     const int64_t n_stream = kq->ne[3];
 
-    const pattern * source = find(own_cells);
-    if (!source) {
-        pattern next = { own_cells.k_idxs, nullptr, nullptr, n_head, n_kv };
+    if (!find(own_cells)) {
+        pattern next = { own_cells.k_idxs, n_head, n_kv };
 
-        if (!topology.all_keys) {
-            ggml_tensor * own =
-                ggml_reshape_4d(ctx0, build_own_cells(graph, GGML_TYPE_F32, own_cells), 1, n_q, 1, n_stream);
-
-            ggml_tensor * others = ggml_repeat_4d(ctx0, ggml_arange(ctx0, 0.0f, n_kv, 1.0f), n_kv, n_q, 1, n_stream);
-            others               = ggml_step(ctx0, ggml_abs(ctx0, ggml_sub(ctx0, others, own)));
+        if (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_FIRST_TOKEN) {
+            build_first_token(graph, next, own_cells, n_q, n_stream, true);
+            pattern_size += next.mask ? ggml_nbytes(next.mask) : 0;
+        } else if (topology.pattern != LLAMA_ATTN_EMULATION_PATTERN_ALL) {
+            ggml_tensor * others =
+                build_others(graph, build_own_cells(graph, GGML_TYPE_F32, own_cells), n_kv, n_q, n_stream);
 
             next.mask = ggml_step(ctx0, ggml_scale_bias(ctx0, kq, 1.0f, -topology.threshold));
             next.mask = ggml_mul(ctx0, next.mask, others);
@@ -272,22 +458,30 @@ ggml_tensor * llm_attn_emulation::apply_dense(
             ggml_build_forward_expand(graph.gf, next.mask);
 
             pattern_size += ggml_nbytes(next.mask);
+
+            if (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_RANDOM) {
+                next.mask  = build_random(graph, next.mask, next.mask, kq->src[1], own_cells, n_kv);
+                next.known = next.mask != nullptr;
+            }
         }
 
         patterns.push_back(next);
         report[il].reason = reason_source;
         return kq;
     }
-    if (source->n_head != n_head || source->n_kv != n_kv) {
-        report[il].reason = source->n_head != n_head ? reason_heads : reason_cells;
+    const pattern * source = find_for_layer(own_cells, n_head, n_kv, il);
+    if (!source) {
         return kq;
     }
     report[il] = { true, false, nullptr };
 
-    ggml_tensor * extra = build_factor(graph, n_q, n_head, n_stream, 2, il);
-    extra = topology.all_keys ? ggml_mul(ctx0, kq, extra) : ggml_mul(ctx0, kq, ggml_mul(ctx0, source->mask, extra));
-
-    ggml_tensor * res = ggml_add(ctx0, kq, extra);
+    ggml_tensor * factor = build_dense_factor(graph, kq, il);
+    ggml_tensor * res;
+    if (source->mask) {
+        res = ggml_add(ctx0, kq, multiply_rows(ctx0, ggml_mul(ctx0, kq, source->mask), factor));
+    } else {
+        res = multiply_rows(ctx0, kq, ggml_scale_bias(ctx0, factor, 1.0f, 1.0f));
+    }
     if (topology.normalize) {
         ggml_tensor * sum = ggml_sum_rows(ctx0, res);
         if (kq->src[2]) {

@@ -55,10 +55,11 @@ class llm_attn_emulation {
   private:
     struct pattern {
         ggml_tensor * k_idxs = nullptr;
-        ggml_tensor * cells  = nullptr; // fused: I32 lists
-        ggml_tensor * mask   = nullptr; // dense: F32 [n_kv, n_q, n_head, n_stream], 1 where listed
         int64_t       n_head = 0;
         int64_t       n_kv   = 0;
+        ggml_tensor * cells  = nullptr; // fused: I32 lists
+        ggml_tensor * mask   = nullptr; // dense: F32 [n_kv, n_q, n_head, n_stream], 1 where listed
+        bool          known  = true;    // false: there is none, as it is not known which token is in which cell
     };
 
     std::vector<pattern> patterns;
@@ -73,15 +74,30 @@ class llm_attn_emulation {
 
     llm_graph_input_attn_emulation & get_inputs(const llm_graph_context & graph);
 
+    // the layer's pattern, in which the first layer of its kind is the source; null if the layer is left alone
+    const pattern * find_for_layer(const llm_attn_own_cells & own_cells, int64_t n_head, int64_t n_kv, int il);
+
     // null if the layer is the first of its kind
     const pattern * find(const llm_attn_own_cells & own_cells) const;
 
     ggml_tensor * build_own_cells(
         const llm_graph_context & graph, ggml_type type, const llm_attn_own_cells & own_cells);
 
+    // a pattern of the first token: fused or dense, as the pattern has it
+    void build_first_token(const llm_graph_context & graph, pattern & pattern, const llm_attn_own_cells & own_cells,
+        int64_t n_q, int64_t n_stream, bool dense);
+
+    // a random pattern in place of one that was recorded; mask: which keys are visible
+    ggml_tensor * build_random(const llm_graph_context & graph, ggml_tensor * recorded, ggml_tensor * after,
+        ggml_tensor * mask, const llm_attn_own_cells & own_cells, int64_t n_kv);
+
+    // F32 [n_kv, n_q, 1, n_stream]: 0 in the column of each query's cell, else 1
+    ggml_tensor * build_others(
+        const llm_graph_context & graph, ggml_tensor * cells, int64_t n_kv, int64_t n_q, int64_t n_stream);
+
     ggml_tensor * build_gain(const llm_graph_context & graph, int64_t n_head, int il);
 
-    // strength*gain, heads in dimension dim_head (1 or 2), queries in the other
-    ggml_tensor * build_factor(
-        const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int dim_head, int il);
+    // strength*gain
+    ggml_tensor * build_factor(const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int il);
+    ggml_tensor * build_dense_factor(const llm_graph_context & graph, ggml_tensor * kq, int il);
 };

@@ -12,7 +12,7 @@
 #include <exception>
 
 bool llama_attn_emulation_topology::operator==(const llama_attn_emulation_topology & other) const {
-    return enabled == other.enabled && all_keys == other.all_keys && dense == other.dense &&
+    return enabled == other.enabled && pattern == other.pattern && dense == other.dense &&
         normalize == other.normalize && source_layer == other.source_layer && threshold == other.threshold;
 }
 
@@ -49,8 +49,8 @@ const char * llama_attn_emulation::set(const llama_hparams & hparams, const llam
     if (params) {
         shape(hparams, next.n_layer, next.n_head);
 
-        if (params->pattern != LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER &&
-            params->pattern != LLAMA_ATTN_EMULATION_PATTERN_ALL) {
+        if (params->pattern < LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER ||
+            params->pattern > LLAMA_ATTN_EMULATION_PATTERN_FIRST_TOKEN) {
             return "the pattern is unknown";
         }
         if (params->kernel != LLAMA_ATTN_EMULATION_KERNEL_AUTO && params->kernel != LLAMA_ATTN_EMULATION_KERNEL_DENSE) {
@@ -64,7 +64,7 @@ const char * llama_attn_emulation::set(const llama_hparams & hparams, const llam
         }
 
         topology.enabled      = true;
-        topology.all_keys     = params->pattern == LLAMA_ATTN_EMULATION_PATTERN_ALL;
+        topology.pattern      = params->pattern;
         topology.dense        = params->kernel == LLAMA_ATTN_EMULATION_KERNEL_DENSE;
         topology.normalize    = params->normalize;
         topology.source_layer = params->source_layer;
@@ -72,6 +72,7 @@ const char * llama_attn_emulation::set(const llama_hparams & hparams, const llam
         topology.owner        = this;
 
         next.strength = params->strength;
+        next.seed     = params->seed;
         next.gain.resize((size_t) next.n_layer * next.n_head);
         for (int32_t il = params->source_layer + 1; il < next.n_layer; ++il) {
             for (int32_t h = 0; h < next.n_head; ++h) {
@@ -205,6 +206,8 @@ bool llama_attn_emulation::is_enabled() {
 std::unique_lock<std::mutex> llama_context::apply_attn_emulation() {
     std::unique_lock<std::mutex> lock(attn_emulation.running);
 
+    attn_emulation.memory = memory.get();
+
     bool only_dense = false;
     for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
         ggml_backend_dev_t dev = model.dev_layer(il);
@@ -231,6 +234,7 @@ llama_attn_emulation_params llama_attn_emulation_default_params() {
         /*.threshold    =*/0.01f,
         /*.strength     =*/0.2f,
         /*.normalize    =*/false,
+        /*.seed         =*/0,
         /*.gain         =*/nullptr,
     };
 }

@@ -11,15 +11,17 @@
 
 struct llama_attn_emulation;
 struct llama_hparams;
+struct llama_memory_i;
 
 // what the topology of a graph depends on; part of llama_cparams
 struct llama_attn_emulation_topology {
     bool    enabled      = false;
-    bool    all_keys     = false; // pattern "all"
     bool    dense        = false; // no fused kernels
     bool    normalize    = false;
     int32_t source_layer = 0;
     float   threshold    = 0.0f;
+
+    llama_attn_emulation_pattern pattern = LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER;
 
     llama_attn_emulation * owner = nullptr; // for the values that a graph reads and the report that it writes
 
@@ -29,6 +31,8 @@ struct llama_attn_emulation_topology {
 // what graphs take as inputs: changes freely between batches
 struct llama_attn_emulation_values {
     float strength = 0.0f;
+
+    uint32_t seed = 0; // of the random pattern
 
     std::map<llama_seq_id, float> seq_strength;
 
@@ -44,6 +48,9 @@ struct llama_attn_emulation_values {
 struct llama_attn_emulation {
     // the values of the running batch
     llama_attn_emulation_values values;
+
+    // the context's, null if it has none
+    llama_memory_i * memory = nullptr;
 
     std::mutex running; // held while a batch runs or a graph is reserved
 

@@ -1,24 +1,27 @@
-import {interpolateRgbBasis, lab} from "d3";
+import {interpolateLab, lab, piecewise} from "d3";
 import {element} from "../shared/dom.js";
-import {percent} from "../../numberText.js";
+import {roundPercent} from "../../numberText.js";
 import {currentTheme} from "../shared/theme.js";
-
-/*
- * Colours of values from 0 to 1, and from -1 to 1. Nothing has the colour of the page, so that what is dark stands out in light colours
- * and what is bright in dark ones.
- */
-
-const sequential = {
-    light: interpolateRgbBasis(["#ffffff", "#d6e8f8", "#86bbe8", "#2f7fc9", "#0b4a94", "#062a5c"]),
-    dark: interpolateRgbBasis(["#14161a", "#13314f", "#1c5b92", "#3b93d6", "#8cc8fb", "#e3f3ff"])
-};
-
-const diverging = {
-    light: interpolateRgbBasis(["#3f1d7a", "#7d5cc0", "#c3b4e6", "#ffffff", "#fdc890", "#d9731f", "#7a3400"]),
-    dark: interpolateRgbBasis(["#d9ccff", "#9a7ff0", "#4f3b92", "#14161a", "#8a4a12", "#ee9440", "#ffe0bd"])
-};
+import type {Theme} from "../shared/theme.js";
 
 export type ColorScale = (value: number) => string;
+
+/*
+ * Colours of values from 0 to 1, and from -1 to 1. 0 has the colour of the page, so that what is dark stands out in light colours and
+ * what is bright in dark ones.
+ */
+
+const scale = (colors: string[]): ColorScale => piecewise(interpolateLab, colors) as ColorScale;
+
+const sequential: Record<Theme, ColorScale> = {
+    light: scale(["#ffffff", "#d6e8f8", "#86bbe8", "#2f7fc9", "#0b4a94", "#062a5c"]),
+    dark: scale(["#14161a", "#13314f", "#1c5b92", "#3b93d6", "#8cc8fb", "#e3f3ff"])
+};
+
+const diverging: Record<Theme, ColorScale> = {
+    light: scale(["#3f1d7a", "#7d5cc0", "#c3b4e6", "#ffffff", "#fdc890", "#d9731f", "#7a3400"]),
+    dark: scale(["#d9ccff", "#9a7ff0", "#4f3b92", "#14161a", "#8a4a12", "#ee9440", "#ffe0bd"])
+};
 
 export function sequentialColor(): ColorScale {
     const interpolate = sequential[currentTheme()];
@@ -32,7 +35,7 @@ export function divergingColor(): ColorScale {
 
 /** Black or white, whichever can be read on a colour. */
 export function textColorOn(background: string): string {
-    return lab(background).l > 58
+    return lab(background).l > 50
         ? "#101216"
         : "#ffffff";
 }
@@ -63,10 +66,10 @@ export function colorLegend(color: ColorScale, range: [number, number], labels: 
 
 /** The legend of weights on their logarithmic scale. */
 export function weightLegend(isDifference: boolean, least: number): HTMLElement {
-    const middle = percent(Math.sqrt(least));
+    const middle = roundPercent(Math.sqrt(least));
     return isDifference
         ? colorLegend(divergingColor(), [-1, 1], ["−100 %", `−${middle}`, "0", `+${middle}`, "+100 %"])
-        : colorLegend(sequentialColor(), [0, 1], [`≤ ${percent(least)}`, middle, "100 %"]);
+        : colorLegend(sequentialColor(), [0, 1], [`≤ ${roundPercent(least)}`, middle, "100 %"]);
 }
 
 function clamp(value: number, least: number, most: number): number {

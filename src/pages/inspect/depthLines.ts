@@ -8,6 +8,10 @@ import type {Store} from "./state.js";
 
 const shown: readonly MeasureName[] = ["entropy", "nonSemanticMass", "firstTokenMass", "agreement"];
 
+/** as style.css has them */
+const leastChartWidth = 420;
+const columnGap = 32;
+
 type Point = Pair & {layer: number};
 
 /** Means over heads, layer by layer, plain against steered. */
@@ -17,18 +21,30 @@ export function depthLines(data: InspectionData, store: Store): HTMLElement {
         name, data.source.layers.map((layer, i): Point => ({layer, ...meanOverHeads(data, name, i)}))
     ]));
 
+    let width = 0;
     function draw(): void {
+        if (width === 0)
+            return;
         charts.replaceChildren(...shown.map((name) => {
             const measure = measureOf(name);
             return element("figure", {},
                 element("figcaption", {}, measure.label),
-                lineChart(measure, pointsOf.get(name)!, data.source.layers[store.state.layer]!));
+                lineChart(measure, pointsOf.get(name)!, {width, selectedLayer: data.source.layers[store.state.layer]!}));
         }));
     }
     store.watch((state, before) => {
         if (state.layer !== before?.layer)
             draw();
     });
+    // a chart as wide as its place has letters of their own size
+    new ResizeObserver(() => {
+        const columns = Math.max(Math.floor((charts.clientWidth + columnGap) / (leastChartWidth + columnGap)), 1);
+        const newWidth = Math.floor((charts.clientWidth - (columns - 1) * columnGap) / columns);
+        if (newWidth > 0 && newWidth !== width) {
+            width = newWidth;
+            draw();
+        }
+    }).observe(charts);
 
     return element("section", {"aria-labelledby": "depth-title"},
         element("h2", {id: "depth-title"}, "Over depth"),
@@ -48,7 +64,9 @@ function meanOverHeads(data: InspectionData, name: MeasureName, layer: number): 
     return {plain: mean("plain"), steered: mean("steered")};
 }
 
-function lineChart(measure: Measure, points: readonly Point[], selectedLayer: number): HTMLElement | SVGSVGElement {
+function lineChart(
+    measure: Measure, points: readonly Point[], {width, selectedLayer}: {width: number, selectedLayer: number}
+): HTMLElement | SVGSVGElement {
     const isShare = measure.name !== "entropy";
     const sides = (["plain", "steered"] as const).flatMap((side) => {
         const line = {x: "layer", y: side, stroke: `var(--${side})`};
@@ -58,7 +76,7 @@ function lineChart(measure: Measure, points: readonly Point[], selectedLayer: nu
         ];
     });
     const chart = plot({
-        width: 560,
+        width,
         height: 240,
         marginLeft: 44,
         marginBottom: 40,
@@ -66,7 +84,7 @@ function lineChart(measure: Measure, points: readonly Point[], selectedLayer: nu
         ariaLabel: `${measure.label} over depth: ${points.map(({layer, plain, steered}) => (
             `layer ${layer}: plain ${measure.format(plain)}, steered ${measure.format(steered)}`
         )).join("; ")}`,
-        x: {label: "layer", labelOffset: 36, tickFormat: "d", ticks: Math.min(points.length, 9)},
+        x: {label: "layer", labelOffset: 36, tickFormat: "d", ticks: Math.min(points.length, width < 450 ? 6 : 9)},
         y: {label: isShare ? null : "nats", grid: true, zero: true, percent: isShare, tickFormat: isShare ? (value: number) => `${value} %` : undefined, nice: true},
         marks: [
             ruleY([0], {stroke: "var(--line)"}),

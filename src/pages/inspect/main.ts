@@ -89,5 +89,5 @@ function controlBar(data: InspectionData, store: Store): HTMLElement {
         layerList.select.value = String(layer);
         headList.select.value = String(head);
     });
-    return element("div", {class: "control-bar", role: "toolbar", "aria-label": "What is shown"}, view, layerList.field, headList.field);
+    return element("div", {class: "control-bar", role: "group", "aria-label": "What is shown"}, view, layerList.field, headList.field);
 }

@@ -1,6 +1,6 @@
 import {announce} from "../shared/announce.js";
 import {element} from "../shared/dom.js";
-import {visibleText} from "../../visibleText.js";
+import {quotedToken, visibleText} from "../../visibleText.js";
 import {onThemeChange} from "../shared/theme.js";
 import {hideTooltip, showTooltip} from "../shared/tooltip.js";
 import {divergingColor, leastWeightShown, logPosition, sequentialColor, textColorOn, weightLegend} from "./colors.js";
@@ -151,7 +151,7 @@ export function textView(data: InspectionData, store: Store): HTMLElement {
                         element("th", {scope: "col"}, "Plain"), element("th", {scope: "col"}, "Steered"),
                         element("th", {scope: "col"}, "Difference"))),
                     element("tbody", {}, ...keys.map((pair) => element("tr", {},
-                        element("th", {scope: "row", class: "left token-text"}, element("bdi", {}, visibleText(texts[pair.key]!))),
+                        element("th", {scope: "row", class: "left token-text"}, element("bdi", {}, quotedToken(texts[pair.key]!))),
                         element("td", {}, String(pair.key)),
                         element("td", {}, weight(pair.plain)),
                         element("td", {}, weight(pair.steered)),

@@ -95,8 +95,8 @@ export function tokenMap(data: InspectionData, store: Store): HTMLElement {
 
         const context = canvas.getContext("2d")!;
         context.scale(ratio, ratio);
-        context.fillStyle = themeColor("--surface");
-        context.fillRect(margin, margin, mapSide, mapSide);
+        context.strokeStyle = themeColor("--line");
+        context.strokeRect(margin, margin, mapSide, mapSide);
         context.imageSmoothingEnabled = false;
         context.drawImage(paintCells(view, Math.min(shown, Math.floor(mapSide * ratio))), margin, margin, mapSide, mapSide);
         drawLabels(context, mapSide);

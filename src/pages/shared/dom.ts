@@ -26,10 +26,11 @@ export type Choice<Value extends string> = {
 export function choiceList<Value extends string>(
     label: string, choices: ReadonlyArray<Choice<Value>>, chosen: Value, onChoice: (value: Value) => void
 ): {field: HTMLElement, select: HTMLSelectElement} {
-    const select = element("select", {},
+    const id = `choice-${label.replace(/\W/g, "-")}`;
+    const select = element("select", {id},
         ...choices.map(({value, label}) => element("option", {value, selected: value === chosen}, label)));
     select.addEventListener("change", () => onChoice(select.value as Value));
-    return {field: element("label", {class: "field"}, element("span", {}, label), select), select};
+    return {field: element("span", {class: "field"}, element("label", {for: id}, label), select), select};
 }
 
 /** A row of buttons of which one is pressed: radio buttons, for the keyboard and for screen readers. */

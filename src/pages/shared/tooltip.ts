@@ -17,6 +17,9 @@ export function showTooltip(lines: readonly string[], anchor: {left: number, rig
     box.style.top = `${below ? anchor.bottom + gap : Math.max(anchor.top - gap - height, gap)}px`;
 }
 
+// it would stay where it was while what it is about moves
+window.addEventListener("scroll", hideTooltip, {passive: true, capture: true});
+
 export function hideTooltip(): void {
     box.hidden = true;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 // inputs and parameters of GGML_OP_FLASH_ATTN_EXT after those that upstream uses
 #define SRC_PATTERN         5
@@ -71,6 +72,11 @@ bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device) {
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device);
     if (!reg) {
         return true; // devices made of others have no registry, and ask those
+    }
+    // for tests of what is done where a device has none
+    static const bool only_cpu = getenv("GGML_DISABLE_GPU_ATTN_EMULATION") != nullptr;
+    if (only_cpu && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+        return false;
     }
     const auto supports =
         (ggml_backend_supports_attn_emulation_t) ggml_backend_reg_get_proc_address(reg, GGML_ATTN_EMULATION_PROC);

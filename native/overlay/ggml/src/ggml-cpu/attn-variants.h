@@ -16,6 +16,9 @@ extern "C" {
 // bytes that flash attention needs at the end of the work buffer to record a pattern, 0 if it records none
 size_t ggml_cpu_attn_pattern_work_size(const struct ggml_tensor * fa, int n_threads);
 
+// Whether so few cells are listed that boosting them is left to attn_variant_plain, which stops its loop after each of them.
+bool ggml_cpu_attn_boost_is_sparse(const struct ggml_tensor * fa);
+
 #ifdef __cplusplus
 }
 
@@ -76,11 +79,66 @@ inline int64_t attn_pattern_n_slots(const ggml_tensor * fa, int n_threads) {
     return n_threads * (n_q == 1 ? fa->src[0]->ne[2] : n_q >= GGML_FA_TILE_Q ? GGML_FA_TILE_Q : 1);
 }
 
+// the listed cells of a row that are still to come
+struct attn_pattern_cursor {
+    const int32_t * next = nullptr;
+    const int32_t * end  = nullptr;
+
+    // returns the factor of the row's listed weights; none is listed when it is 1
+    float find_row(const ggml_tensor * fa, int iq1, int iq2, int iq3) {
+        const ggml_tensor * pattern  = fa->src[5];
+        const float *       strength = (const float *) fa->src[6]->data;
+        const float *       gain     = (const float *) fa->src[7]->data;
+
+        const int32_t * list   = (const int32_t *) ((const char *) pattern->data + iq1 * pattern->nb[1] +
+            iq2 * pattern->nb[2] + iq3 * pattern->nb[3]);
+        const float     factor = 1.0f + strength[iq3 * fa->src[0]->ne[1] + iq1] * gain[iq2];
+        next                   = list + 1;
+        end                    = next + (factor == 1.0f ? 0 : list[0]);
+        return factor;
+    }
+};
+
+// What a row's listed cells gain where they are few. The loop over cells stays that of attention without emulation, in
+// pieces that end after a listed cell, which is then added once more with the rest of its weight.
+struct attn_sparse_boost {
+    const ggml_tensor * fa; // null: no boost
+
+    attn_pattern_cursor row;
+    float               extra; // by which a listed weight grows, relative to itself
+    const char *        v_head;
+    const ggml_fp16_t * mask_row;
+
+    void begin_row(int iq1, int iq2, int iq3, int64_t first_cell);
+
+    void add_listed(int64_t cell, float score, float M, float slope, ggml_fp16_t * VKQ16, float * VKQ32, float * V32);
+};
+
 struct attn_variant_plain {
-    attn_variant_plain(const ggml_compute_params *, const ggml_tensor *) {}
+    attn_sparse_boost boost;
+
+    attn_variant_plain(const ggml_compute_params *, const ggml_tensor * fa) :
+        boost{ ggml_flash_attn_ext_get_emulation(fa) == GGML_ATTN_EMULATION_BOOST ? fa : nullptr, {}, 0.0f, nullptr,
+            nullptr } {}
 
     // a single row, cell by cell
-    void begin_row(int, int, int, int64_t) {}
+    void begin_row(int iq1, int iq2, int iq3, int64_t first_cell) {
+        if (boost.fa) {
+            boost.begin_row(iq1, iq2, iq3, first_cell);
+        }
+    }
+
+    // where the loop is left for at_stop
+    int64_t find_stop(int64_t, int64_t last_cell) const {
+        return boost.row.next < boost.row.end && *boost.row.next < last_cell ? *boost.row.next + 1 : last_cell;
+    }
+
+    // score: of the last cell unless it is masked; VKQ16 is in use if V is F16, else VKQ32, and V32 if V is quantised
+    void at_stop(int64_t cell, float score, float M, float slope, ggml_fp16_t * VKQ16, float * VKQ32, float * V32) {
+        if (boost.row.next < boost.row.end && *boost.row.next == cell) {
+            boost.add_listed(cell, score, M, slope, VKQ16, VKQ32, V32);
+        }
+    }
 
     float weight(int64_t, float weight) { return weight; } // what multiplies V
 
@@ -136,6 +194,10 @@ struct attn_variant_record : attn_variant_plain {
         }
         row->list[row->n++] = { (int32_t) cell, weight, M };
     }
+
+    int64_t find_stop(int64_t, int64_t last_cell) const { return last_cell; }
+
+    void at_stop(int64_t, float, float, float, ggml_fp16_t *, float *, float *) {}
 
     void begin_row(int, int iq2, int, int64_t) {
         row    = slot(first_slot + (split ? iq2 : 0));
@@ -214,31 +276,24 @@ struct attn_variant_record : attn_variant_plain {
 template <bool normalize>
 struct attn_variant_boost : attn_variant_plain {
     const ggml_tensor * fa;
-    const ggml_tensor * pattern;
-    const float *       strength;
-    const float *       gain;
 
-    struct cursor {
-        const int32_t * next;
-        const int32_t * end;
-    };
-
-    cursor  row;
-    cursor  rows[GGML_FA_TILE_Q];
-    float   factors[GGML_FA_TILE_Q];
-    float   factor;
-    int64_t next_cell; // listed, or past all cells
-    float   counted;   // what the last cell adds to S if normalize
+    attn_pattern_cursor row;
+    attn_pattern_cursor rows[GGML_FA_TILE_Q];
+    float               factors[GGML_FA_TILE_Q];
+    float               factor;
+    int64_t             next_cell; // listed, or past all cells
+    float               counted;   // what the last cell adds to S if normalize
 
     attn_variant_boost(const ggml_compute_params * params, const ggml_tensor * fa) :
         attn_variant_plain(params, fa),
-        fa(fa),
-        pattern(fa->src[5]),
-        strength((const float *) fa->src[6]->data),
-        gain((const float *) fa->src[7]->data) {}
+        fa(fa) {}
+
+    int64_t find_stop(int64_t, int64_t last_cell) const { return last_cell; }
+
+    void at_stop(int64_t, float, float, float, ggml_fp16_t *, float *, float *) {}
 
     void begin_row(int iq1, int iq2, int iq3, int64_t first_cell) {
-        factor    = find_row(row, iq1, iq2, iq3);
+        factor    = row.find_row(fa, iq1, iq2, iq3);
         row.next  = std::lower_bound(row.next, row.end, (int32_t) first_cell);
         next_cell = row.next < row.end ? *row.next : INT64_MAX;
     }
@@ -255,10 +310,10 @@ struct attn_variant_boost : attn_variant_plain {
 
     float summand(float weight) const { return normalize ? counted : weight; }
 
-    void begin_tile_row(int tq, int iq1, int iq2, int iq3) { factors[tq] = find_row(rows[tq], iq1, iq2, iq3); }
+    void begin_tile_row(int tq, int iq1, int iq2, int iq3) { factors[tq] = rows[tq].find_row(fa, iq1, iq2, iq3); }
 
     ggml_float tile_row(int tq, int64_t cell, float * weights, float, float, float, ggml_float sum) {
-        cursor & r = rows[tq];
+        attn_pattern_cursor & r = rows[tq];
         while (r.next < r.end && *r.next < cell) {
             ++r.next;
         }
@@ -291,16 +346,6 @@ struct attn_variant_boost : attn_variant_plain {
         }
         next_cell = row.next < row.end ? *row.next : INT64_MAX;
         return counted;
-    }
-
-    // returns the factor of the row's listed weights; none is listed when it is 1
-    float find_row(cursor & r, int iq1, int iq2, int iq3) const {
-        const int32_t * list = (const int32_t *) ((const char *) pattern->data + iq1 * pattern->nb[1] +
-            iq2 * pattern->nb[2] + iq3 * pattern->nb[3]);
-        const float     f    = 1.0f + strength[iq3 * fa->src[0]->ne[1] + iq1] * gain[iq2];
-        r.next               = list + 1;
-        r.end                = r.next + (f == 1.0f ? 0 : list[0]);
-        return f;
     }
 };
 

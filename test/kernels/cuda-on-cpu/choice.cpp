@@ -1,0 +1,2 @@
+// What chooses the kernels; of it, only the part on sparse masks is linked.
+#include "fattn.cu"

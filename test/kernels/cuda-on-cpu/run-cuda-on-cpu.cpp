@@ -1,0 +1,326 @@
+// CUDA's kernels, executed on the CPU from their own source, against the reference.
+//
+//   run-cuda-on-cpu [--all] [PART OF A CASE'S NAME]
+//
+// First our kernels by themselves, in all cases, with the reference's (maximum, sum) of the rows. Then llama.cpp's flash attention
+// with ours after it, as a device runs them: the launch decides how the work is split. A case runs as on one of several devices;
+// with --all as on each of them, and cases of many cells run too.
+
+#include "attention-case.h"
+#include "device.h"
+#include "families.h"
+
+#include "attn-emulation.cuh"
+#include "ggml-cpp.h"
+
+#include <algorithm>
+
+// our own kernels, under other names: flash attention finds those below, which look at what it exports
+void own_record_pattern(
+    ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_kv & k);
+void own_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v);
+
+enum class run_mode { plain, record, boost };
+
+static int n_passed = 0;
+static int n_failed = 0;
+
+static void check(bool good, const std::string & name, const char * what, double value, double limit) {
+    (good ? n_passed : n_failed)++;
+    if (!good) {
+        printf("FAILED  %s: %s is %.3g, limit %.3g\n", name.c_str(), what, value, limit);
+    }
+}
+
+static bool cuda_takes(ggml_type type) {
+    return type != GGML_TYPE_F32 && type != GGML_TYPE_IQ4_NL; // F32 is made F16 before
+}
+
+template <class T>
+static void set(ggml_tensor * tensor, const std::vector<T> & values) {
+    if (tensor) {
+        GGML_ASSERT(ggml_nbytes(tensor) == values.size() * sizeof(T));
+        memcpy(tensor->data, values.data(), ggml_nbytes(tensor));
+    }
+}
+
+// the op of a case, in memory of the CPU
+struct operation {
+    ggml_context_ptr     holder;
+    ggml_tensor *        fa;
+    ggml_tensor *        pattern;
+    std::vector<uint8_t> result; // also has room for what flash attention puts behind it
+
+    operation(const attention_case & c, const attention_inputs & in, const attention_reference & ref, run_mode mode) {
+        const size_t n_bytes =
+            in.q.size() * 8 + in.k.size() + in.v.size() + in.mask.size() * 2 + ref.pattern.size() * 8 * 4096;
+        ggml_init_params init = { n_bytes + ggml_tensor_overhead() * 32, nullptr, false };
+        holder.reset(ggml_init(init));
+        ggml_context * ctx = holder.get();
+
+        ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.d_k, c.n_q, c.n_head, c.n_stream);
+        ggml_tensor * k     = ggml_new_tensor_4d(ctx, c.type_k, c.d_k, c.n_kv, c.n_head_kv, c.n_stream);
+        ggml_tensor * v     = c.mla ?
+                ggml_view_4d(ctx, k, c.d_v, c.n_kv, c.n_head_kv, c.n_stream, k->nb[1], k->nb[2], k->nb[3], 0) :
+                ggml_new_tensor_4d(ctx, c.type_v, c.d_v, c.n_kv, c.n_head_kv, c.n_stream);
+        ggml_tensor * mask  = c.mask ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv, c.n_q, 1, c.n_stream) : nullptr;
+        ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head) : nullptr;
+        ggml_tensor * own   = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, c.n_q * c.n_stream);
+        ggml_tensor * strength = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_q * c.n_stream);
+        ggml_tensor * gain     = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head);
+        pattern                = ggml_attn_pattern_new(ctx, c.threshold, c.n_kv, c.n_q, c.n_head, c.n_stream);
+
+        set(q, in.q);
+        set(k, in.k);
+        set(c.mla ? nullptr : v, in.v);
+        set(mask, in.mask);
+        set(sinks, in.sinks);
+        set(own, in.own);
+        set(strength, in.strength);
+        set(gain, in.gain);
+
+        // what is there before must not matter
+        std::vector<int32_t> lists(ggml_nelements(pattern), mode == run_mode::boost ? 0 : -7);
+        for (size_t row = 0; mode == run_mode::boost && row < ref.pattern.size(); ++row) {
+            lists[row * pattern->ne[0]] = ref.pattern[row].size();
+            std::copy(ref.pattern[row].begin(), ref.pattern[row].end(), lists.begin() + row * pattern->ne[0] + 1);
+        }
+        set(pattern, lists);
+
+        ggml_set_no_alloc(ctx, true);
+        fa = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias, c.logit_softcap);
+        ggml_flash_attn_ext_add_sinks(fa, sinks);
+        ggml_prec_set_acc(fa, GGML_PREC_F32);
+        if (mode == run_mode::record) {
+            ggml_flash_attn_ext_record_pattern(fa, pattern, own, c.threshold);
+        } else if (mode == run_mode::boost) {
+            ggml_flash_attn_ext_boost_pattern(fa, pattern, strength, gain, c.normalize);
+        }
+        result.resize(ggml_nbytes(fa) + 2 * (ggml_nelements(k) + ggml_nelements(v)) + 1024, 0xff);
+        fa->data = (void *) (((uintptr_t) result.data() + 255) / 256 * 256);
+    }
+
+    std::vector<double> output() const {
+        const float * data = (const float *) fa->data;
+        return { data, data + ggml_nelements(fa) };
+    }
+};
+
+static std::vector<double> difference(const std::vector<double> & a, const std::vector<double> & b) {
+    std::vector<double> res(a.size());
+    std::transform(a.begin(), a.end(), b.begin(), res.begin(), std::minus<double>());
+    return res;
+}
+
+static void check_pattern(
+    const std::string & name, const attention_case & c, const attention_reference & ref, const operation & op) {
+    int64_t errors = 0;
+    for (int64_t row = 0; row < (int64_t) ref.pattern.size(); ++row) {
+        const int32_t * list = (const int32_t *) op.pattern->data + row * op.pattern->ne[0];
+        const bool      fits = list[0] >= 0 && list[0] < op.pattern->ne[0];
+        errors += fits ? count_pattern_errors(c, ref, row, list + 1, list[0]) : 1;
+    }
+    check(errors == 0, name, "number of wrong keys", errors, 0);
+}
+
+static void check_boost(const std::string & name, const attention_case & c, const attention_reference & ref,
+    const operation & op, const std::vector<double> & plain, double limit) {
+    const double error = attention_nmse(ref.boosted, op.output());
+    check(error <= limit, name, "boosted output's NMSE", error, limit);
+    const double effect = attention_nmse(difference(ref.boosted, ref.plain), difference(op.output(), plain));
+    check(effect <= attention_effect_limit(c), name, "the boost's NMSE", effect, attention_effect_limit(c));
+}
+
+static void run_own_kernels(const attention_case & c, const attention_inputs & in, const attention_reference & ref) {
+    std::vector<float2> meta(ref.log_sum.size());
+    for (int64_t row = 0; row < (int64_t) meta.size(); ++row) {
+        const int64_t i      = row % c.n_q;
+        const int64_t head   = row / c.n_q % c.n_head;
+        const int64_t stream = row / c.n_q / c.n_head;
+        // any maximum will do, as long as the sum is relative to it
+        meta[(stream * c.n_q + i) * c.n_head + head] = { (float) (ref.log_sum[row] - 1.25), std::exp(1.25f) };
+    }
+
+    ggml_backend_cuda_context ctx(0);
+
+    const auto keys_of = [](const ggml_tensor * t) {
+        return ggml_cuda_attn_kv{ (const char *) t->data, t->type, (int64_t) t->nb[1], (int64_t) t->nb[2],
+            (int64_t) t->nb[3] };
+    };
+    // one for which a row's cells stay together, and one for which they are split
+    for (const int n_sm : { 1, 100 }) {
+        set_device(860, n_sm, 2);
+        const std::string name = "our kernels, " + std::to_string(n_sm) + " SMs, " + c.name;
+
+        operation record(c, in, ref, run_mode::record);
+        own_record_pattern(ctx, record.fa, meta.data(), keys_of(record.fa->src[1]));
+        check_pattern(name, c, ref, record);
+
+        operation boost(c, in, ref, run_mode::boost);
+        std::copy(ref.plain.begin(), ref.plain.end(), (float *) boost.fa->data);
+        const std::vector<double> plain = boost.output();
+        own_boost_pattern(ctx, boost.fa, meta.data(), keys_of(boost.fa->src[1]), keys_of(boost.fa->src[2]));
+        check_boost(name, c, ref, boost, plain, attention_output_limit(c));
+    }
+}
+
+//
+// flash attention
+//
+
+// between flash attention and our kernels: what they are given
+static std::vector<float2> exported;
+
+static void take_exported(const ggml_tensor * fa, const float2 * row_meta) {
+    exported.assign(row_meta, row_meta + ggml_nrows(fa));
+}
+
+void ggml_cuda_attn_record_pattern(
+    ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_kv & k) {
+    take_exported(fa, row_meta);
+    own_record_pattern(ctx, fa, row_meta, k);
+}
+
+void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v) {
+    take_exported(fa, row_meta);
+    own_boost_pattern(ctx, fa, row_meta, k, v);
+}
+
+static void check_exported(const std::string & name, const attention_case & c, const attention_reference & ref) {
+    // as far as rounding queries to F16, or to 8 bits, may go
+    const double limit = ggml_is_quantized(c.type_k) ? 0.25 : 0.02;
+    double       worst = 0.0;
+    for (int64_t row = 0; row < (int64_t) ref.log_sum.size(); ++row) {
+        const int64_t i      = row % c.n_q;
+        const int64_t head   = row / c.n_q % c.n_head;
+        const int64_t stream = row / c.n_q / c.n_head;
+        const float2  meta   = exported[(stream * c.n_q + i) * c.n_head + head];
+        const double  error  = std::fabs(meta.x + std::log((double) meta.y) - ref.log_sum[row]);
+        worst = error <= limit ? std::max(worst, error) : INFINITY; // a row that nobody wrote is no number
+    }
+    check(worst <= limit, name, "error of a row's logarithm of the sum", worst, limit);
+}
+
+struct device_size {
+    int compute_capability; // from 8.9 on the mma kernels always split work evenly among blocks ("stream-k")
+    int n_sm;
+    int blocks_per_sm;
+};
+
+// what decides how work is split
+static const std::vector<device_size> device_sizes = { { 860, 1, 1 }, { 860, 23, 2 }, { 890, 5, 1 }, { 890, 48, 2 } };
+
+static void run_flash_attention(const kernel_instance & kernel, const attention_case & c, const device_size & size,
+    const attention_inputs & in, const attention_reference & ref) {
+    set_device(size.compute_capability, size.n_sm, size.blocks_per_sm);
+    const std::string name = kernel.name + ", " + std::to_string(size.n_sm) + " SMs of " +
+        std::to_string(size.compute_capability) + ", " + c.name;
+
+    ggml_backend_cuda_context ctx(0);
+
+    operation plain(c, in, ref, run_mode::plain);
+    exported.clear();
+    kernel.run(ctx, plain.fa);
+    // upstream rounds queries to 8 bits where keys are quantised, which scores as sharp as these show
+    const double limit = ggml_is_quantized(c.type_k) ? 10 * attention_output_limit(c) : attention_output_limit(c);
+    const double error = attention_nmse(ref.plain, plain.output());
+    check(error <= limit, name, "plain output's NMSE", error, limit);
+    check(exported.empty(), name, "rows exported without emulation", exported.size(), 0);
+
+    operation record(c, in, ref, run_mode::record);
+    kernel.run(ctx, record.fa);
+    check(record.output() == plain.output(), name, "difference while recording", 1, 0);
+    check_exported(name, c, ref);
+    check_pattern(name, c, ref, record);
+
+    operation boost(c, in, ref, run_mode::boost);
+    kernel.run(ctx, boost.fa);
+    check_exported(name, c, ref);
+    check_boost(name, c, ref, boost, plain.output(), limit);
+}
+
+// shapes that the kernels split in their own ways; all their cells fill whole strides, as some kernels want
+static std::vector<attention_case> flash_attention_cases() {
+    std::vector<attention_case> cases = attention_cases();
+
+    const auto add = [&](const std::string & name, auto && change) {
+        attention_case c;
+        c.n_kv = 512;
+        change(c);
+        c.name = name;
+        cases.push_back(c);
+    };
+    for (const int64_t n_q : { 1, 3, 12, 67 }) {
+        const std::string queries = ", queries " + std::to_string(n_q);
+        for (const int64_t d : { 64, 128, 256 }) {
+            add("all at once, head size " + std::to_string(d) + queries, [&](attention_case & c) {
+                c.d_k = c.d_v   = d;
+                c.n_q           = n_q;
+                c.n_stream      = 2;
+                c.sinks         = true;
+                c.n_head        = 8;
+                c.n_head_kv     = 2;
+                c.logit_softcap = d > 64 ? 15.0f : 0.0f;
+            });
+        }
+        for (const ggml_type type : { GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
+            add(std::string(ggml_type_name(type)) + " in whole strides" + queries, [&](attention_case & c) {
+                c.type_k = c.type_v = type;
+                c.n_q               = n_q;
+                c.d_k = c.d_v = ggml_is_quantized(type) ? 128 : 64;
+            });
+        }
+    }
+    add("q8_0 keys, f16 values, head size 128", [](attention_case & c) {
+        c.type_k = GGML_TYPE_Q8_0;
+        c.d_k = c.d_v = 128;
+    });
+    return cases;
+}
+
+int main(int argc, char ** argv) {
+    const bool        all  = argc > 1 && strcmp(argv[1], "--all") == 0;
+    const std::string part = argc > (all ? 2 : 1) ? argv[all ? 2 : 1] : "";
+
+    const auto wanted = [&](const std::string & name) {
+        return name.find(part) != std::string::npos;
+    };
+
+    for (const attention_case & c : attention_cases()) {
+        if (wanted("our kernels, " + c.name) && cuda_takes(c.type_k) && cuda_takes(c.type_v)) {
+            const attention_inputs    in  = make_attention_inputs(c);
+            const attention_reference ref = compute_attention_reference(c, in);
+            for (const bool descending : { false, true }) {
+                cuda_on_cpu::descending = descending;
+                run_own_kernels(c, in, ref);
+            }
+        }
+    }
+    size_t turn = 0;
+    for (const auto & kernels : { vec_kernels(), tile_kernels(), mma_kernels() }) {
+        for (const kernel_instance & kernel : kernels) {
+            int n_cases = 0;
+            for (const attention_case & c : flash_attention_cases()) {
+                const bool small = c.n_kv <= 512;
+                if (!kernel.takes(c) || !wanted(kernel.name + ", " + c.name) || !(small || all)) {
+                    continue;
+                }
+                const attention_inputs    in  = make_attention_inputs(c);
+                const attention_reference ref = compute_attention_reference(c, in);
+                for (size_t i = 0; i < (all ? device_sizes.size() : 1); ++i) {
+                    cuda_on_cpu::descending = turn / device_sizes.size() % 2 == 1;
+                    run_flash_attention(kernel, c, device_sizes[turn++ % device_sizes.size()], in, ref);
+                }
+                ++n_cases;
+            }
+            if (n_cases > 0) {
+                printf("%s: %d cases\n", kernel.name.c_str(), n_cases);
+                fflush(stdout);
+            }
+        }
+    }
+    printf("%d passed, %d failed\n", n_passed, n_failed);
+    return n_failed > 0 || n_passed == 0;
+}

@@ -1,0 +1,3 @@
+#include "fattn-tile.cuh"
+
+DECL_FATTN_TILE_CASE(64, 64);
