@@ -45,7 +45,7 @@ await runMain("check-gpu", async () => {
     const device = findDevice(path.join(folder, "run-kernels"));
 
     const checks = {
-        kernels: () => countOf(run(path.join(folder, "run-kernels"), [device.name])),
+        kernels: () => runKernels(path.join(folder, "run-kernels"), device),
         oracle: () => runOracle(backend),
         dense: () => countOf(run(path.join(folder, "fused-against-dense"), [oracleModel, "0.01", "gpu"])),
         fallback: () => countOf(run(path.join(folder, "gpu-fallback"), [oracleModel])),
@@ -127,6 +127,14 @@ function countOf({status, signal, stdout}) {
     };
 }
 
+function runKernels(program, {name, description}) {
+    if (!description.includes("llvmpipe"))
+        return countOf(run(program, [name]));
+
+    const slow = "MLA, queries 20";
+    return {...countOf(run(program, [name, `!${slow}`])), note: `without "${slow}", a shader that llvmpipe compiles for many minutes`};
+}
+
 function runOracle(backend) {
     const {status, stdout} = run(process.execPath, [
         path.join(packageRoot, "node_modules", "ava", "entrypoints", "cli.mjs"), "--tap", "dist-test/oracle/oracle.test.js"
@@ -165,7 +173,7 @@ function layOut(backend, {name, description, details}, results, bench) {
             "| check | passed | failed | skipped | |",
             "|---|---|---|---|---|",
             ...results.map(({part, passed, failed, skipped, ok, note}) => (
-                `| ${parts[part]} | ${passed} | ${failed} | ${skipped} | ${ok ? "passes" : `**fails** ${note}`} |`
+                `| ${parts[part]} | ${passed} | ${failed} | ${skipped} | ${[ok ? "passes" : "**fails**", note].join(" ").trim()} |`
             ))
         );
     if (bench?.ok)

@@ -9,24 +9,30 @@ const generated = 40;
 
 for (const sequences of [2, 4, 8]) {
     for (const emulated of [false, true]) {
-        test(`${sequences} sequences, ${emulated ? "emulated" : "plain"}: one batch a step`, async (t) => {
-            const {batches, reused} = await generateInParallel(sequences, {emulated, together: true});
+        const kind = `${sequences} sequences, ${emulated ? "emulated" : "plain"}`;
+
+        test(`${kind}: one batch a step`, async (t) => {
+            const {batches, reused, furthestBehind} = await generateInParallel(sequences, {emulated, together: true});
             t.is(batches, generated);
             t.is(reused, generated - 2); // the prompts have a graph of their own, and the first tokens build theirs
+            t.true(furthestBehind <= 1, `${furthestBehind} steps behind`);
+        });
+
+        test(`${kind}: those that start apart fall into step`, async (t) => {
+            const {batches, reused, furthestBehind} = await generateInParallel(sequences, {emulated, together: false});
+            t.is(batches, generated + (sequences - 1) * 5); // each starts when the one before has had 5 tokens
+            // a graph is built for each prompt, and where a sequence has joined the others or left them
+            t.is(reused, batches - sequences - sequences - (sequences - 1));
+            t.true(furthestBehind <= 1, `${furthestBehind} steps behind`);
         });
     }
 }
 
-test("sequences that start apart fall into step", async (t) => {
-    const {batches} = await generateInParallel(4, {emulated: true, together: false});
-    // each starts when the one before has had 5 tokens, and no token costs a batch of its own
-    t.true(batches <= generated + 3 * 6, `${batches} batches`);
-});
-
 async function generateInParallel(
     sequences: number, {emulated, together}: {emulated: boolean, together: boolean}
-): Promise<{batches: number, reused: number}> {
+): Promise<{batches: number, reused: number, furthestBehind: number}> {
     let batches = 0;
+    let furthestBehind = 0;
     const context = await createContext({
         sequences,
         contextSize: 128,
@@ -47,8 +53,12 @@ async function generateInParallel(
             await fifthTokens[index - 1]!.promise;
 
         const generation = sequence.evaluate(prompt(index), {temperature: 0, yieldEogToken: true});
+        let first: number | undefined;
         for (let tokens = 1; tokens <= generated; tokens++) {
             await generation.next();
+            first ??= batches;
+            // since its first token, a sequence has had one from each batch, or hears of the last one a moment late
+            furthestBehind = Math.max(furthestBehind, batches - first - (tokens - 1));
             if (tokens === 5)
                 resolve();
         }
@@ -56,7 +66,7 @@ async function generateInParallel(
     }));
     const reused = reusedGraphs(context);
     await context.dispose();
-    return {batches, reused};
+    return {batches, reused, furthestBehind};
 }
 
 /** Of different lengths, as requests are. */

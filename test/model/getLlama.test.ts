@@ -2,6 +2,7 @@ import test from "ava";
 import {LlamaLogLevel, NoBinaryFoundError, getLlama} from "reattend";
 import type {LlamaOptions} from "reattend";
 import {selectBuilds} from "#dist/getLlama.js";
+import {findBuilds} from "#dist/builds.js";
 import type {Build} from "#dist/builds.js";
 
 const cpu: Build = {gpu: false, bindingPath: "cpu", llamaCpp: {repo: "", release: ""}, cmakeOptions: {}};
@@ -48,6 +49,14 @@ test("gpu chooses among the builds", (t) => {
     t.deepEqual(selectBuilds("cuda", [cuda, cpu]), [cuda]);
     t.deepEqual(selectBuilds(false, [cuda, cpu]), [cpu]);
     t.deepEqual(selectBuilds({type: "auto", exclude: ["cuda"]}, [cuda, cpu]), [cpu]);
+});
+
+test("all builds that there are can be loaded by one process", async (t) => {
+    for (const {gpu} of findBuilds()) {
+        const llama = await getLlama({gpu, logLevel: LlamaLogLevel.disabled});
+        t.is(llama.gpu, gpu);
+        await llama.dispose();
+    }
 });
 
 test("without a build that fits, the error says what was asked for and what there is", (t) => {
