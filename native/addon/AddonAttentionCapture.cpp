@@ -8,33 +8,12 @@
 #include "llama-attn-emulation.h"
 
 AddonAttentionCapture::AddonAttentionCapture(const Napi::CallbackInfo & info) :
-    Napi::ObjectWrap<AddonAttentionCapture>(info) {
-    const auto contextClass = static_cast<Napi::FunctionReference *>(info.Data());
-
-    // objects of another addon have another layout: unwrapping them would crash
-    if (info.Length() < 1 || !info[0].IsObject() || !info[0].As<Napi::Object>().InstanceOf(contextClass->Value())) {
-        throw Napi::TypeError::New(info.Env(), "The context was not made by this build of llama.cpp");
-    }
-
-    const auto contextObject = info[0].As<Napi::Object>();
-    context                  = Napi::ObjectWrap<AddonContext>::Unwrap(contextObject);
-    contextReference         = Napi::Persistent(contextObject);
-}
-
-// The context can neither be freed while `use` runs, nor be used after it has been freed.
-Napi::Value AddonAttentionCapture::withContext(Napi::Env env, const std::function<Napi::Value(llama_context *)> & use) {
-    std::lock_guard<std::mutex> lock(context->disposeMutex);
-
-    if (!context->contextLoaded || context->ctx == nullptr) {
-        throw Napi::Error::New(env, "The context is disposed or not loaded");
-    }
-
-    return use(context->ctx);
-}
+    Napi::ObjectWrap<AddonAttentionCapture>(info),
+    context(info) {}
 
 Napi::Value AddonAttentionCapture::withRecording(
     Napi::Env env, const std::function<Napi::Value(llama_attn_capture_recording &)> & use) {
-    return withContext(env, [&](llama_context * ctx) -> Napi::Value {
+    return context.with(env, [&](llama_context * ctx) -> Napi::Value {
         Napi::Value result;
         if (!llama_read_attn_capture(ctx, [&](llama_attn_capture_recording & recording) { result = use(recording); })) {
             throw Napi::Error::New(env, "There is no capture in this context");
@@ -45,7 +24,7 @@ Napi::Value AddonAttentionCapture::withRecording(
 
 // -> {layers: boolean[], whether each may have attention, heads: number}
 Napi::Value AddonAttentionCapture::GetAttentionLayers(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         int32_t layerCount = 0;
         int32_t heads      = 0;
         llama_attn_emulation_shape(ctx, &layerCount, &heads);
@@ -68,7 +47,7 @@ static std::vector<int32_t> integersOf(const Napi::Value & value) {
 
 // (settings: see AddonCaptureSettings in src/binding.ts)
 Napi::Value AddonAttentionCapture::Enable(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         const auto settings = info[0].As<Napi::Object>();
         const auto number   = [&](const char * name) {
             return settings.Get(name).As<Napi::Number>();
@@ -102,7 +81,7 @@ Napi::Value AddonAttentionCapture::Enable(const Napi::CallbackInfo & info) {
 }
 
 Napi::Value AddonAttentionCapture::Disable(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         llama_set_attn_capture(ctx, nullptr);
         return info.Env().Undefined();
     });
@@ -301,11 +280,6 @@ Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
 }
 
 void AddonAttentionCapture::init(Napi::Object exports) {
-    // each environment (worker threads have their own) has its own class of contexts
-    const auto contextClass =
-        new Napi::FunctionReference(Napi::Persistent(exports.Get("AddonContext").As<Napi::Function>()));
-    exports.AddFinalizer([](Napi::Env, Napi::FunctionReference * reference) { delete reference; }, contextClass);
-
     exports.Set("AddonAttentionCapture",
         DefineClass(exports.Env(), "AddonAttentionCapture",
             {
@@ -316,5 +290,5 @@ void AddonAttentionCapture::init(Napi::Object exports) {
                 InstanceMethod("readMeasures", &AddonAttentionCapture::ReadMeasures),
                 InstanceMethod("readRows", &AddonAttentionCapture::ReadRows),
             },
-            contextClass));
+            ContextHandle::classOf(exports)));
 }

@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "AddonContext.h"
+#include "ContextHandle.h"
 
 struct llama_attn_capture_recording;
 
@@ -22,9 +22,7 @@ class AddonAttentionCapture : public Napi::ObjectWrap<AddonAttentionCapture> {
     static void init(Napi::Object exports);
 
   private:
-    AddonContext *        context = nullptr;
-    Napi::ObjectReference contextReference; // keeps the context from being collected
+    ContextHandle context;
 
-    Napi::Value withContext(Napi::Env env, const std::function<Napi::Value(llama_context *)> & use);
     Napi::Value withRecording(Napi::Env env, const std::function<Napi::Value(llama_attn_capture_recording &)> & use);
 };

@@ -24,34 +24,12 @@ static llama_attn_emulation_pattern patternOf(const std::string & name) {
 }
 
 AddonAttentionEmulation::AddonAttentionEmulation(const Napi::CallbackInfo & info) :
-    Napi::ObjectWrap<AddonAttentionEmulation>(info) {
-    const auto contextClass = static_cast<Napi::FunctionReference *>(info.Data());
-
-    // objects of another addon, such as stock node-llama-cpp's contexts, have another layout: unwrapping them would crash
-    if (info.Length() < 1 || !info[0].IsObject() || !info[0].As<Napi::Object>().InstanceOf(contextClass->Value())) {
-        throw Napi::TypeError::New(info.Env(), "The context was not made by this build of llama.cpp");
-    }
-
-    const auto contextObject = info[0].As<Napi::Object>();
-    context                  = Napi::ObjectWrap<AddonContext>::Unwrap(contextObject);
-    contextReference         = Napi::Persistent(contextObject);
-}
-
-// The context can neither be freed while `use` runs, nor be used after it has been freed.
-Napi::Value AddonAttentionEmulation::withContext(
-    Napi::Env env, const std::function<Napi::Value(llama_context *)> & use) {
-    std::lock_guard<std::mutex> lock(context->disposeMutex);
-
-    if (!context->contextLoaded || context->ctx == nullptr) {
-        throw Napi::Error::New(env, "The context is disposed or not loaded");
-    }
-
-    return use(context->ctx);
-}
+    Napi::ObjectWrap<AddonAttentionEmulation>(info),
+    context(info) {}
 
 // -> {layers: number, heads: number}
 Napi::Value AddonAttentionEmulation::GetShape(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         int32_t layers = 0;
         int32_t heads  = 0;
         llama_attn_emulation_shape(ctx, &layers, &heads);
@@ -65,7 +43,7 @@ Napi::Value AddonAttentionEmulation::GetShape(const Napi::CallbackInfo & info) {
 
 // (settings: {strength, threshold, sourceLayer, gains: Float32Array [layers][heads], pattern, seed, normalize, dense})
 Napi::Value AddonAttentionEmulation::Enable(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         const auto settings = info[0].As<Napi::Object>();
         const auto gains    = settings.Get("gains").As<Napi::Float32Array>();
 
@@ -93,7 +71,7 @@ Napi::Value AddonAttentionEmulation::Enable(const Napi::CallbackInfo & info) {
 }
 
 Napi::Value AddonAttentionEmulation::Disable(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         throwIfRefused(info.Env(), llama_set_attn_emulation(ctx, nullptr));
         return info.Env().Undefined();
     });
@@ -101,7 +79,7 @@ Napi::Value AddonAttentionEmulation::Disable(const Napi::CallbackInfo & info) {
 
 // (strength: number)
 Napi::Value AddonAttentionEmulation::SetStrength(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         const auto strength = info[0].As<Napi::Number>().FloatValue();
         throwIfRefused(info.Env(), llama_set_attn_emulation_strength(ctx, strength));
         return info.Env().Undefined();
@@ -110,7 +88,7 @@ Napi::Value AddonAttentionEmulation::SetStrength(const Napi::CallbackInfo & info
 
 // (sequenceId: number, strength: number), NaN: the context's strength again
 Napi::Value AddonAttentionEmulation::SetSequenceStrength(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         const llama_seq_id sequenceId = info[0].As<Napi::Number>().Int32Value();
         const auto         strength   = info[1].As<Napi::Number>().FloatValue();
         throwIfRefused(info.Env(), llama_set_attn_emulation_seq_strength(ctx, sequenceId, strength));
@@ -120,7 +98,7 @@ Napi::Value AddonAttentionEmulation::SetSequenceStrength(const Napi::CallbackInf
 
 // -> {emulated: boolean, fused: boolean, reason?: string}[], one of each layer
 Napi::Value AddonAttentionEmulation::GetReport(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         int32_t layerCount = 0;
         int32_t heads      = 0;
         llama_attn_emulation_shape(ctx, &layerCount, &heads);
@@ -146,24 +124,19 @@ Napi::Value AddonAttentionEmulation::GetReport(const Napi::CallbackInfo & info) 
 
 // -> bytes
 Napi::Value AddonAttentionEmulation::GetPatternSize(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         return Napi::Number::New(info.Env(), static_cast<double>(llama_attn_emulation_pattern_size(ctx)));
     });
 }
 
 // -> how many decodes of the context could reuse the graph of the one before: a change of strength must not prevent that
 Napi::Value AddonAttentionEmulation::GetReusedGraphs(const Napi::CallbackInfo & info) {
-    return withContext(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
         return Napi::Number::New(info.Env(), llama_perf_context(ctx).n_reused);
     });
 }
 
 void AddonAttentionEmulation::init(Napi::Object exports) {
-    // each environment (worker threads have their own) has its own class of contexts
-    const auto contextClass =
-        new Napi::FunctionReference(Napi::Persistent(exports.Get("AddonContext").As<Napi::Function>()));
-    exports.AddFinalizer([](Napi::Env, Napi::FunctionReference * reference) { delete reference; }, contextClass);
-
     exports.Set("AddonAttentionEmulation",
         DefineClass(exports.Env(), "AddonAttentionEmulation",
             {
@@ -176,5 +149,5 @@ void AddonAttentionEmulation::init(Napi::Object exports) {
                 InstanceMethod("getPatternSize", &AddonAttentionEmulation::GetPatternSize),
                 InstanceMethod("getReusedGraphs", &AddonAttentionEmulation::GetReusedGraphs),
             },
-            contextClass));
+            ContextHandle::classOf(exports)));
 }

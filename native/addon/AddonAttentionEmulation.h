@@ -1,8 +1,6 @@
 #pragma once
 
-#include <functional>
-
-#include "AddonContext.h"
+#include "ContextHandle.h"
 
 // Emulation settings of one AddonContext. Making an instance changes nothing in the context.
 // All methods run on the main thread and may be called while a worker thread decodes: see llama-attn-emulation.h.
@@ -22,8 +20,5 @@ class AddonAttentionEmulation : public Napi::ObjectWrap<AddonAttentionEmulation>
     static void init(Napi::Object exports);
 
   private:
-    AddonContext *        context = nullptr;
-    Napi::ObjectReference contextReference; // keeps the context from being collected
-
-    Napi::Value withContext(Napi::Env env, const std::function<Napi::Value(llama_context *)> & use);
+    ContextHandle context;
 };

@@ -5,35 +5,18 @@
 
 #include "llama.h"
 
-AddonLogits::AddonLogits(const Napi::CallbackInfo & info) : Napi::ObjectWrap<AddonLogits>(info) {
-    const auto contextClass = static_cast<Napi::FunctionReference *>(info.Data());
+AddonLogits::AddonLogits(const Napi::CallbackInfo & info) : Napi::ObjectWrap<AddonLogits>(info), context(info) {}
 
-    // objects of another addon, such as stock node-llama-cpp's contexts, have another layout: unwrapping them would crash
-    if (info.Length() < 1 || !info[0].IsObject() || !info[0].As<Napi::Object>().InstanceOf(contextClass->Value())) {
-        throw Napi::TypeError::New(info.Env(), "The context was not made by this build of llama.cpp");
-    }
-
-    const auto contextObject = info[0].As<Napi::Object>();
-    context                  = Napi::ObjectWrap<AddonContext>::Unwrap(contextObject);
-    contextReference         = Napi::Persistent(contextObject);
-}
-
-// The row whose index in the batch is the first argument. The context can't be freed while `use` runs.
+// The row whose index in the batch is the first argument.
 Napi::Value AddonLogits::withRow(
     const Napi::CallbackInfo & info, const std::function<Napi::Value(const float *, int32_t)> & use) {
-    std::lock_guard<std::mutex> lock(context->disposeMutex);
-
-    if (!context->contextLoaded || context->ctx == nullptr) {
-        throw Napi::Error::New(info.Env(), "The context is disposed or not loaded");
-    }
-
-    const float * logits = llama_get_logits_ith(context->ctx, info[0].As<Napi::Number>().Int32Value());
-    if (logits == nullptr) {
-        throw Napi::RangeError::New(info.Env(), "The last batch has no logits there");
-    }
-
-    const auto vocab = llama_model_get_vocab(llama_get_model(context->ctx));
-    return use(logits, llama_vocab_n_tokens(vocab));
+    return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
+        const float * logits = llama_get_logits_ith(ctx, info[0].As<Napi::Number>().Int32Value());
+        if (logits == nullptr) {
+            throw Napi::RangeError::New(info.Env(), "The last batch has no logits there");
+        }
+        return use(logits, llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx))));
+    });
 }
 
 // log(sum(exp(logits))): a logit minus this is the logarithm of the token's probability
@@ -112,11 +95,6 @@ Napi::Value AddonLogits::GetDivergence(const Napi::CallbackInfo & info) {
 }
 
 void AddonLogits::init(Napi::Object exports) {
-    // each environment (worker threads have their own) has its own class of contexts
-    const auto contextClass =
-        new Napi::FunctionReference(Napi::Persistent(exports.Get("AddonContext").As<Napi::Function>()));
-    exports.AddFinalizer([](Napi::Env, Napi::FunctionReference * reference) { delete reference; }, contextClass);
-
     exports.Set("AddonLogits",
         DefineClass(exports.Env(), "AddonLogits",
             {
@@ -125,5 +103,5 @@ void AddonLogits::init(Napi::Object exports) {
                 InstanceMethod("copyLogProbabilities", &AddonLogits::CopyLogProbabilities),
                 InstanceMethod("getDivergence", &AddonLogits::GetDivergence),
             },
-            contextClass));
+            ContextHandle::classOf(exports)));
 }

@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "AddonContext.h"
+#include "ContextHandle.h"
 
 // Reads the logits that the last batch of an AddonContext left, row by row, without handing whole vocabularies to JavaScript.
 // All methods run on the main thread, between two batches: node-llama-cpp calls a request's `mapLogits` there.
@@ -18,8 +18,7 @@ class AddonLogits : public Napi::ObjectWrap<AddonLogits> {
     static void init(Napi::Object exports);
 
   private:
-    AddonContext *        context = nullptr;
-    Napi::ObjectReference contextReference; // keeps the context from being collected
+    ContextHandle context;
 
     Napi::Value withRow(
         const Napi::CallbackInfo & info, const std::function<Napi::Value(const float *, int32_t)> & use);

@@ -1,5 +1,6 @@
 import {addonContextOf, bindingOf, contextOfSequence, idOfSequence, isIdUnused, onSequenceIdReclaimed} from "../binding.js";
 import {isProfile, makeProfile, optionsFor} from "../profile/profile.js";
+import {ContextAttachment} from "./ContextAttachment.js";
 import {checkStrength, resolveOptions} from "./options.js";
 import {buildReport} from "./report.js";
 import {show} from "./show.js";
@@ -22,11 +23,10 @@ export function emulationOf(context: LlamaContext): AttentionEmulation | undefin
 }
 
 /** Emulation on one context, made by {@link emulateAttention}. It lasts until it is disposed, or its context is. */
-export class AttentionEmulation {
+export class AttentionEmulation extends ContextAttachment {
     /** The options that it was made with, defaults filled in. */
     readonly options: ResolvedAttentionEmulationOptions;
 
-    private readonly context: LlamaContext;
     private readonly addon: AddonAttentionEmulation;
 
     /** of each layer and head */
@@ -35,8 +35,6 @@ export class AttentionEmulation {
 
     private currentStrength: number;
     private readonly sequencesWithStrength = new Set<number>();
-    private readonly listeners: Array<{dispose(): void}>;
-    private isDisposed = false;
 
     /** @internal */
     constructor(context: LlamaContext, options: AttentionEmulationOptions | AttentionProfile) {
@@ -51,7 +49,7 @@ export class AttentionEmulation {
         if (emulationOf(context) != null)
             throw new Error("The context has an emulation already: change that one's strength, or dispose it first");
 
-        this.context = context;
+        super(context, "emulation", attached);
         this.addon = new AddonAttentionEmulation(addonContextOf(context));
 
         const shape = this.addon.getShape();
@@ -71,11 +69,7 @@ export class AttentionEmulation {
             normalize: resolved.normalize,
             dense: resolved.kernel === "dense"
         });
-        attached.set(context, this);
-        this.listeners = [
-            context.onDispose.createListener(() => this.markDisposed()),
-            onSequenceIdReclaimed(context, () => this.forgetUnusedSequences())
-        ];
+        this.attach(onSequenceIdReclaimed(context, () => this.forgetUnusedSequences()));
     }
 
     /**
@@ -166,30 +160,9 @@ export class AttentionEmulation {
         return makeProfile(this.context.model, this.shape, {...this.options, strength: this.currentStrength}, found);
     }
 
-    /**
-     * Ends the emulation. From the next batch on the context is as it was before, and can be given an emulation again.
-     * Does nothing if it is disposed already.
-     * @example
-     * const emulation = emulateAttention(context);
-     * emulation.dispose();
-     * console.log(emulation.disposed); // true
-     */
-    dispose(): void {
-        if (this.disposed)
-            return;
-
+    /** @internal */
+    protected override detach(): void {
         this.addon.disable();
-        this.markDisposed();
-    }
-
-    /** @hidden */
-    [Symbol.dispose](): void {
-        this.dispose();
-    }
-
-    /** Whether it has ended, by itself or with its context. */
-    get disposed(): boolean {
-        return this.isDisposed || this.context.disposed;
     }
 
     /** Gains of the layers after the source layer. */
@@ -218,18 +191,5 @@ export class AttentionEmulation {
             this.addon.setSequenceStrength(id, NaN);
             this.sequencesWithStrength.delete(id);
         }
-    }
-
-    private markDisposed(): void {
-        this.isDisposed = true;
-        for (const listener of this.listeners)
-            listener.dispose();
-        if (attached.get(this.context) === this)
-            attached.delete(this.context);
-    }
-
-    private ensureNotDisposed(): void {
-        if (this.disposed)
-            throw new Error("The emulation is disposed");
     }
 }

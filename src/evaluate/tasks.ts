@@ -53,42 +53,41 @@ export type TextTask = {
 
 const plainLabels = {question: "Question:", answer: "Answer:"};
 
+/** The prompt of tasks whose questions are answered by a letter or a text, introduced by what is said of their subject. */
+function labelledPrompt(labels: {question: string, answer: string}, introduction?: (subject: string) => string): ChoiceTask["prompt"] {
+    return (item, way) => way === "letter"
+        ? letterPrompt(item, introduction?.(item.subject))
+        : textPrompt(item, labels);
+}
+
 /** All tasks, by the name that the command line has for them. */
 export const tasks = {
     "mmlu": {
         kind: "choice",
         ways: ["letter", "text", "generation"],
         read: readMmlu,
-        prompt: (item, way) => way === "letter"
-            ? letterPrompt(item, mmluIntroduction(item.subject))
-            : textPrompt(item, plainLabels),
+        prompt: labelledPrompt(plainLabels, mmluIntroduction),
         question: analysisPrompt
     },
     "piqa": {
         kind: "choice",
         ways: ["text", "letter", "generation"],
         read: readPiqa,
-        prompt: (item, way) => way === "letter"
-            ? letterPrompt(item)
-            : textPrompt(item, plainLabels),
+        prompt: labelledPrompt(plainLabels),
         question: analysisPrompt
     },
     "social-iqa": {
         kind: "choice",
         ways: ["text", "letter", "generation"],
         read: readSocialIqa,
-        prompt: (item, way) => way === "letter"
-            ? letterPrompt(item)
-            : textPrompt(item, {question: "Q:", answer: "A:"}),
+        prompt: labelledPrompt({question: "Q:", answer: "A:"}),
         question: analysisPrompt
     },
     "choice": {
         kind: "choice",
         ways: ["letter", "text", "generation"],
         read: readChoice,
-        prompt: (item, way) => way === "letter"
-            ? letterPrompt(item)
-            : textPrompt(item, plainLabels),
+        prompt: labelledPrompt(plainLabels),
         question: analysisPrompt
     },
     "free-form": {

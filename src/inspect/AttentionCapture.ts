@@ -1,5 +1,6 @@
 import {addonContextOf, bindingOf, isIdUnused, onSequenceIdReclaimed, queueOf} from "../binding.js";
 import {emulationOf} from "../emulation/AttentionEmulation.js";
+import {ContextAttachment} from "../emulation/ContextAttachment.js";
 import {resolveCaptureOptions, resolveSequence} from "./options.js";
 import {buildAttention, buildRows} from "./rows.js";
 import {classesOfVocabulary} from "./tokenClasses.js";
@@ -12,19 +13,15 @@ import type {CapturedAttention} from "./inspection.js";
 const attached = new WeakMap<LlamaContext, AttentionCapture>();
 
 /** Capture on one context, made by {@link captureAttention}. It lasts until it is disposed, or its context is. */
-export class AttentionCapture {
+export class AttentionCapture extends ContextAttachment {
     /** The options that it was made with, defaults filled in. */
     readonly options: ResolvedAttentionCaptureOptions;
 
-    private readonly context: LlamaContext;
     private readonly addon: AddonAttentionCapture;
     private readonly onRows: AttentionCaptureOptions["onRows"];
 
     /** Layers that were asked for by number. */
     private readonly namedLayers: readonly number[];
-
-    private readonly listeners: Array<{dispose(): void}>;
-    private isDisposed = false;
 
     /** What `onRows` threw, and nobody has been told. */
     private failure?: {readonly error: unknown};
@@ -42,7 +39,7 @@ export class AttentionCapture {
         if (attached.get(context)?.disposed === false)
             throw new Error("The context has a capture already: dispose it first");
 
-        this.context = context;
+        super(context, "capture", attached);
         this.addon = new AddonAttentionCapture(addonContextOf(context));
 
         const emulation = emulationOf(context)?.options;
@@ -66,17 +63,16 @@ export class AttentionCapture {
             tokenClasses: classesOfVocabulary(context.model),
             past: Int32Array.from(tokens)
         });
-        attached.set(context, this);
-        this.listeners = [
-            context.onDispose.createListener(() => this.markDisposed()),
+        this.attach(
             // ids are used again, by sequences that have nothing to do with those before
             onSequenceIdReclaimed(context, () => {
                 if (options.sequence != null && !this.disposed && isIdUnused(context, id))
                     this.dispose();
-            })
-        ];
-        if (this.onRows != null)
-            this.listeners.push(afterEachBatch(queueOf(context), id, () => this.throwFailure(), () => this.deliverRows()));
+            }),
+            ...(this.onRows == null
+                ? []
+                : [afterEachBatch(queueOf(context), id, () => this.throwFailure(), () => this.deliverRows())])
+        );
     }
 
     /**
@@ -120,30 +116,9 @@ export class AttentionCapture {
         this.addon.clear();
     }
 
-    /**
-     * Ends the capture. From the next batch on the context is as it was before.
-     * Does nothing if it is disposed already.
-     * @example
-     * const capture = captureAttention(context);
-     * capture.dispose();
-     * console.log(capture.disposed); // true
-     */
-    dispose(): void {
-        if (this.disposed)
-            return;
-
+    /** @internal */
+    protected override detach(): void {
         this.addon.disable();
-        this.markDisposed();
-    }
-
-    /** @hidden */
-    [Symbol.dispose](): void {
-        this.dispose();
-    }
-
-    /** Whether it has ended, by itself or with its context. */
-    get disposed(): boolean {
-        return this.isDisposed || this.context.disposed;
     }
 
     /** Never rejects: the sequence has been evaluated, whatever becomes of the rows. */
@@ -165,19 +140,6 @@ export class AttentionCapture {
         const {error} = this.failure;
         this.dispose();
         throw error;
-    }
-
-    private markDisposed(): void {
-        this.isDisposed = true;
-        for (const listener of this.listeners)
-            listener.dispose();
-        if (attached.get(this.context) === this)
-            attached.delete(this.context);
-    }
-
-    private ensureNotDisposed(): void {
-        if (this.disposed)
-            throw new Error("The capture is disposed");
     }
 }
 
