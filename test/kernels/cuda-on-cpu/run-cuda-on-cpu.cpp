@@ -188,10 +188,9 @@ void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_te
     own_boost_pattern(ctx, fa, row_meta, k, v);
 }
 
-static void check_exported(const std::string & name, const attention_case & c, const attention_reference & ref) {
-    // as far as rounding queries to F16, or to 8 bits, may go
-    const double limit = ggml_is_quantized(c.type_k) ? 0.25 : 0.02;
-    double       worst = 0.0;
+static void check_exported(
+    const std::string & name, const attention_case & c, const attention_reference & ref, double limit) {
+    double worst = 0.0;
     for (int64_t row = 0; row < (int64_t) ref.log_sum.size(); ++row) {
         const int64_t i      = row % c.n_q;
         const int64_t head   = row / c.n_q % c.n_head;
@@ -223,21 +222,23 @@ static void run_flash_attention(const kernel_instance & kernel, const attention_
     operation plain(c, in, ref, run_mode::plain);
     exported.clear();
     kernel.run(ctx, plain.fa);
-    // upstream rounds queries to 8 bits where keys are quantised, which scores as sharp as these show
-    const double limit = ggml_is_quantized(c.type_k) ? 10 * attention_output_limit(c) : attention_output_limit(c);
-    const double error = attention_nmse(ref.plain, plain.output());
+    // where keys are quantised, upstream's vec kernel rounds queries to 8 bits, the others to F16; scores as sharp as these show that
+    const bool   rounds_to_8_bits = ggml_is_quantized(c.type_k) && kernel.name.rfind("vec", 0) == 0;
+    const double limit            = rounds_to_8_bits ? 10 * attention_output_limit(c) : attention_output_limit(c);
+    const double log_sum_limit    = rounds_to_8_bits ? 0.25 : 0.02;
+    const double error            = attention_nmse(ref.plain, plain.output());
     check(error <= limit, name, "plain output's NMSE", error, limit);
     check(exported.empty(), name, "rows exported without emulation", exported.size(), 0);
 
     operation record(c, in, ref, run_mode::record);
     kernel.run(ctx, record.fa);
     check(record.output() == plain.output(), name, "difference while recording", 1, 0);
-    check_exported(name, c, ref);
+    check_exported(name, c, ref, log_sum_limit);
     check_pattern(name, c, ref, record);
 
     operation boost(c, in, ref, run_mode::boost);
     kernel.run(ctx, boost.fa);
-    check_exported(name, c, ref);
+    check_exported(name, c, ref, log_sum_limit);
     check_boost(name, c, ref, boost, plain.output(), limit);
 }
 

@@ -17,7 +17,8 @@ struct attn_rows {
     const char *   mask; // may be null
     int64_t        nb_mask;
     int64_t        nb_mask_stream;
-    const float2 * meta; // (maximum, sum) of each row
+    const float2 * meta;  // (maximum, sum) of each row, sinks included
+    const float *  sinks; // of each head, may be null
 
     int   d_k; // a multiple of 4
     int   n_q;
@@ -257,9 +258,23 @@ struct attn_values {
     int          d_v; // a multiple of 4
 };
 
+static __device__ __forceinline__ bool attn_is_listed(const int32_t * list, int n, int cell) {
+    int first = 1;
+    for (int last = n; first < last;) {
+        const int middle = (first + last) / 2;
+        if (list[middle] < cell) {
+            first = middle + 1;
+        } else {
+            last = middle;
+        }
+    }
+    return list[first] == cell;
+}
+
 // Adds strength*gain times the listed cells' weighted values to the result. A block has one row, its warps take turns at the cells.
+// Where little remains of a row that is normalized, a difference would be too coarse: the row is computed anew, from all cells.
 template <ggml_type type_K, ggml_type type_V>
-__launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS) static __global__ void attn_add_residual(attn_rows rows,
+__launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS, 2) static __global__ void attn_add_residual(attn_rows rows,
     attn_values values, attn_lists pattern, const float * strength, const float * gain, bool normalize,
     float * result) {
     constexpr int n_quads = (ATTN_RESIDUAL_MAX_D + 4 * WARP_SIZE - 1) / (4 * WARP_SIZE); // of a lane
@@ -295,69 +310,84 @@ __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS) static __global__ void at
     for (int i = 0; i < n_quads; ++i) {
         const int d = 4 * (i * WARP_SIZE + lane);
         q_lane[i]   = d < rows.d_k ? *(const float4 *) (q + d * sizeof(float)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        sum[i]      = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
 
-    float weight = 0.0f; // of all cells of this warp
-    for (int j = warp; j < n; j += blockDim.y) {
-        const int cell = list[1 + j];
+    result += ((int64_t(stream) * rows.n_q + query) * rows.n_head + head) * values.d_v;
 
-        float score = 0.0f;
+    bool  anew = false;
+    float total;
+    while (true) {
+        float weight = 0.0f; // of all cells of this warp
 #pragma unroll
         for (int i = 0; i < n_quads; ++i) {
-            const int d = 4 * (i * WARP_SIZE + lane);
-            if (d < rows.d_k) {
-                score += attn_dot(q_lane[i], attn_load4<type_K>(k + cell * rows.nb_k, d));
+            sum[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
+
+        for (int j = warp; j < (anew ? rows.n_kv : n); j += blockDim.y) {
+            const int   cell = anew ? j : list[1 + j];
+            const float bias = rows.mask ? slope * attn_mask(rows, query, stream, cell) : 0.0f;
+            if (bias == -INFINITY) {
+                continue; // what is masked in this layer may hold anything
+            }
+
+            float score = 0.0f;
+#pragma unroll
+            for (int i = 0; i < n_quads; ++i) {
+                const int d = 4 * (i * WARP_SIZE + lane);
+                if (d < rows.d_k) {
+                    score += attn_dot(q_lane[i], attn_load4<type_K>(k + cell * rows.nb_k, d));
+                }
+            }
+            score = rows.scale * warp_reduce_sum(score);
+            if (rows.logit_softcap != 0.0f) {
+                score = rows.logit_softcap * tanhf(score);
+            }
+            const float factor = !anew ? g : attn_is_listed(list, n, cell) ? 1.0f + g : 1.0f;
+            const float w      = factor * expf(score + bias - log_sum);
+            weight += w;
+
+#pragma unroll
+            for (int i = 0; i < n_quads; ++i) {
+                const int d = 4 * (i * WARP_SIZE + lane);
+                if (d < values.d_v) {
+                    const float4 value = attn_load4<type_V>(v + cell * values.nb_v, d);
+                    sum[i].x += w * value.x;
+                    sum[i].y += w * value.y;
+                    sum[i].z += w * value.z;
+                    sum[i].w += w * value.w;
+                }
             }
         }
-        score = rows.scale * warp_reduce_sum(score);
-        if (rows.logit_softcap != 0.0f) {
-            score = rows.logit_softcap * tanhf(score);
-        }
-        if (rows.mask) {
-            score += slope * attn_mask(rows, query, stream, cell);
-        }
-        const float w = g * expf(score - log_sum);
-        if (w == 0.0f) {
-            continue; // masked in this layer
-        }
-        weight += w;
 
 #pragma unroll
         for (int i = 0; i < n_quads; ++i) {
             const int d = 4 * (i * WARP_SIZE + lane);
             if (d < values.d_v) {
-                const float4 value = attn_load4<type_V>(v + cell * values.nb_v, d);
-                sum[i].x += w * value.x;
-                sum[i].y += w * value.y;
-                sum[i].z += w * value.z;
-                sum[i].w += w * value.w;
+                *(float4 *) (attn_sums + warp * values.d_v + d) = sum[i];
             }
         }
-    }
-
-#pragma unroll
-    for (int i = 0; i < n_quads; ++i) {
-        const int d = 4 * (i * WARP_SIZE + lane);
-        if (d < values.d_v) {
-            *(float4 *) (attn_sums + warp * values.d_v + d) = sum[i];
+        if (lane == 0) {
+            weights[warp] = weight;
         }
-    }
-    if (lane == 0) {
-        weights[warp] = weight;
-    }
-    __syncthreads();
+        __syncthreads();
 
-    float total = 1.0f;
-    for (int w = 0; normalize && w < int(blockDim.y); ++w) {
-        total += weights[w];
+        total = !anew ? 1.0f : rows.sinks ? expf(rows.sinks[head] - log_sum) : 0.0f;
+        for (int w = 0; normalize && w < int(blockDim.y); ++w) {
+            total += weights[w];
+        }
+        if (!normalize || anew || total >= 0.5f) {
+            break;
+        }
+        anew = true;
+        __syncthreads(); // all have read what is written again
     }
-    result += ((int64_t(stream) * rows.n_q + query) * rows.n_head + head) * values.d_v;
+
+    const float scale = total > 0.0f ? 1.0f / total : 0.0f; // a row that is turned off altogether stays so
     for (int d = warp * WARP_SIZE + lane; d < values.d_v; d += blockDim.y * WARP_SIZE) {
-        float value = result[d];
+        float value = anew ? 0.0f : result[d];
         for (int w = 0; w < int(blockDim.y); ++w) {
             value += attn_sums[w * values.d_v + d];
         }
-        result[d] = value / total;
+        result[d] = scale * value;
     }
 }
