@@ -16,6 +16,7 @@ import {FolderError, ResultFolder} from "../evaluate/results.js";
 import {summarizeChoices, summarizeGenerations, summarizeTexts} from "../evaluate/summary.js";
 import {checkIds, taskOf, tasks, ways} from "../evaluate/tasks.js";
 import {renderHtmlPage} from "../htmlPage.js";
+import {checkProfile, isProfile} from "../profile/profile.js";
 import {exitCode, Failure, UsageError} from "./failure.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {chatWrapperFor, openModelOnly} from "./model.js";
@@ -27,7 +28,7 @@ import type {ChoiceItem, Data, FreeFormItem, TextItem} from "../evaluate/item.js
 import type {EvaluationReport} from "../evaluate/report.js";
 import type {RunSettings} from "../evaluate/results.js";
 import type {ChoiceTask, FreeFormTask, TaskName, TextTask, Way} from "../evaluate/tasks.js";
-import type {AttentionEmulationOptions, LlamaModel} from "../index.js";
+import type {AttentionEmulationOptions, AttentionProfile, LlamaModel} from "../index.js";
 import type {EmulationFlags, ModelFlags} from "./flags.js";
 
 export type EvaluateFlags = ModelFlags & Omit<EmulationFlags, "strength" | "pattern"> & {
@@ -194,7 +195,7 @@ async function makeArms(flags: EvaluateFlags): Promise<Arm[]> {
         if (isArmName(name))
             return namedArms(name, flags.strength, method);
         if (name.endsWith(".json"))
-            return [{name: path.basename(name, ".json"), emulation: await readProfile(name)}];
+            return [{name: path.basename(name, ".json"), emulation: await readEmulation(name)}];
         throw new UsageError(`--arms has "${name}"; allowed are ${listOf([...armNames, "a file that ends in .json"])}`);
     }));
 
@@ -207,9 +208,12 @@ async function makeArms(flags: EvaluateFlags): Promise<Arm[]> {
 }
 
 /** Options of `emulateAttention`, or a saved profile; whether the model allows them is found out later. */
-async function readProfile(file: string): Promise<AttentionEmulationOptions> {
+async function readEmulation(file: string): Promise<AttentionEmulationOptions | AttentionProfile> {
     try {
-        return JSON.parse(await fs.readFile(file, "utf8")) as AttentionEmulationOptions;
+        const emulation = JSON.parse(await fs.readFile(file, "utf8")) as AttentionEmulationOptions | AttentionProfile;
+        if (isProfile(emulation))
+            checkProfile(emulation, "it");
+        return emulation;
     } catch (error) {
         const reason = (error as NodeJS.ErrnoException).code === "ENOENT"
             ? "there is no such file"

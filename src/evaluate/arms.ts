@@ -2,13 +2,14 @@ import {emulateAttention} from "../emulation/emulateAttention.js";
 import type {LlamaContext} from "node-llama-cpp";
 import type {AttentionEmulation} from "../emulation/AttentionEmulation.js";
 import type {AttentionEmulationOptions} from "../emulation/options.js";
+import type {AttentionProfile} from "../profile/profile.js";
 
 /** One of the ways that a model is evaluated in. */
 export type Arm = {
     name: string,
 
     /** `undefined`: the model as it is */
-    emulation: AttentionEmulationOptions | undefined
+    emulation: AttentionEmulationOptions | AttentionProfile | undefined
 };
 
 /** The model or the context doesn't allow an arm: said in one sentence. */

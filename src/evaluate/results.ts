@@ -2,6 +2,7 @@ import fs from "node:fs/promises";
 import path from "node:path";
 import {shortHash} from "./hash.js";
 import type {AttentionEmulationOptions} from "../emulation/options.js";
+import type {AttentionProfile} from "../profile/profile.js";
 import type {TaskName, Way} from "./tasks.js";
 
 /** All that decides what comes out of a run. A stopped run goes on only with the same. */
@@ -31,7 +32,7 @@ export type RunSettings = {
     /** for free-form answers */
     pattern: string | null,
     flashAttention: boolean,
-    arms: Array<{name: string, emulation: AttentionEmulationOptions | null}>
+    arms: Array<{name: string, emulation: AttentionEmulationOptions | AttentionProfile | null}>
 };
 
 /** What every line of results.jsonl has, the hashes included that say what it is a result of. */

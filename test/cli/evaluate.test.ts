@@ -5,8 +5,11 @@ import path from "node:path";
 import process from "node:process";
 import {setTimeout as wait} from "node:timers/promises";
 import test from "ava";
+import {emulateAttention, getLlama, saveProfile} from "reattend";
+import {embeddedModelPath} from "#dist/cli/flags.js";
 import {cliPath, runCli} from "../support/cli.js";
 import type {ExecutionContext} from "ava";
+import type {AttentionProfile} from "reattend";
 
 type Result = {item: string, arm: string, subject: string, prompt: string, data: string, model: string, options: string, tokens: number};
 type Report = {
@@ -201,4 +204,36 @@ for (const [title, args, expected, message] of usageErrors) {
         t.false(stderr.includes("    at "), "a stack trace is shown");
         t.deepEqual(await fs.readdir(folder), []);
     });
+}
+
+test.serial("a saved profile is an arm; one of another version, or for another model, is refused", async (t) => {
+    const folder = await newFolder(t);
+    const file = path.join(folder, "tuned.json");
+    const {profile, other} = await makeProfiles();
+    await saveProfile(file, profile);
+    const args = ["evaluate", "--task", "embedded", "--way", "letter", "--threads", "1", "--limit", "8", "--arms", `plain,all,${file}`, "--strength", "1"];
+
+    const {results} = await evaluate(t, args, path.join(folder, "results"));
+    const chosen = (arm: string) => results.filter((result) => result.arm === arm).map((result) => ({...result, arm: "", options: ""}));
+    t.is(chosen("tuned").length, 8);
+    t.deepEqual(chosen("tuned"), chosen("all")); // the same options
+
+    await fs.writeFile(file, JSON.stringify({...profile, version: 2}));
+    const newer = await runCli([...args, "--output", path.join(folder, "newer")]);
+    t.is(newer.code, 1);
+    t.regex(newer.stderr, /cannot read the arm .*tuned\.json: .*version/);
+
+    await fs.writeFile(file, JSON.stringify(other));
+    const foreign = await runCli([...args, "--output", path.join(folder, "foreign")]);
+    t.is(foreign.code, 2, foreign.stderr);
+    t.regex(foreign.stderr, /the arm tuned: The profile is for another model/);
+});
+
+async function makeProfiles(): Promise<{profile: AttentionProfile, other: AttentionProfile}> {
+    const llama = await getLlama({maxThreads: 1, gpu: false});
+    const model = await llama.loadModel({modelPath: embeddedModelPath});
+    const context = await model.createContext({contextSize: 64});
+    const profile = emulateAttention(context, {pattern: "all", strength: 1}).createProfile();
+    await llama.dispose();
+    return {profile, other: {...profile, model: {...profile.model, hash: `sha256:${"0".repeat(64)}`}}};
 }

@@ -203,7 +203,7 @@ bool llama_attn_emulation::is_enabled() {
 // llama_context
 //
 
-std::unique_lock<std::mutex> llama_context::apply_attn_emulation() {
+std::unique_lock<std::mutex> llama_context::apply_attn_settings() {
     std::unique_lock<std::mutex> lock(attn_emulation.running);
 
     attn_emulation.memory = memory.get();
@@ -264,7 +264,7 @@ static bool build_report(llama_context * ctx) {
         return false;
     }
     try {
-        const auto running = ctx->apply_attn_emulation();
+        const auto running = ctx->apply_attn_settings();
         ctx->sched_reserve();
     } catch (const std::exception & err) {
         LLAMA_LOG_ERROR("%s: failed to reserve the graph: %s\n", __func__, err.what());

@@ -114,6 +114,7 @@ struct attn_sparse_boost {
     void add_listed(int64_t cell, float score, float M, float slope, ggml_fp16_t * VKQ16, float * VKQ32, float * V32);
 };
 
+// The loop of attention without emulation, which a boost of few cells shares, so that both have the same instructions in it.
 struct attn_variant_plain {
     attn_sparse_boost boost;
 
