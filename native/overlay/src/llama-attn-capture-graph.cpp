@@ -85,6 +85,15 @@ class llm_graph_input_attn_capture : public llm_graph_input_i {
 
     int64_t count_rows(const llama_ubatch & ubatch, bool only_outputs) const;
 
+    capture_op & new_op(const llm_graph_context & graph, int layer, int il) {
+        auto & op   = ops.emplace_back();
+        op.inputs   = this;
+        op.il       = il;
+        op.layer    = layer;
+        op.n_tokens = graph.n_tokens;
+        return op;
+    }
+
     const llama_attn_capture::handle state;
 
     std::deque<capture_cells> cells;
@@ -792,15 +801,10 @@ capture_op * llm_attn_capture::add_attention(const llm_graph_context & graph, in
         state->recording.layers[layer].n_head = n_head;
     }
 
-    in.ops.emplace_back();
-    auto & op    = in.ops.back();
-    op.inputs    = &in;
-    op.il        = il;
-    op.layer     = layer;
+    auto & op    = in.new_op(graph, layer, il);
     op.cells     = &*cells;
     op.is_source = is_source;
     op.n_head    = n_head;
-    op.n_tokens  = graph.n_tokens;
     op.n_stream  = n_stream;
 
     return &op;
@@ -883,14 +887,8 @@ void llm_attn_capture::named(const llm_graph_context & graph, ggml_tensor * cur,
     state->recording.layers[layer].has_states = true;
 
     if (options.hidden_states) {
-        auto & in = get_inputs(graph);
-        in.ops.emplace_back();
-        auto & op   = in.ops.back();
-        op.inputs   = &in;
-        op.il       = il;
-        op.layer    = layer;
-        op.n_tokens = graph.n_tokens;
-        add_op(graph, &cur, 1, capture_hidden_states, 1, op, "hidden_states_capture");
+        add_op(graph, &cur, 1, capture_hidden_states, 1, get_inputs(graph).new_op(graph, layer, il),
+            "hidden_states_capture");
     }
     if (options.lens_k > 0) {
         add_lens(graph, cur, layer, il);
@@ -940,12 +938,7 @@ void llm_attn_capture::add_lens(const llm_graph_context & graph, ggml_tensor * c
             logits = ggml_scale(ctx0, ggml_tanh(ctx0, ggml_scale(ctx0, logits, 1.0f / cap)), cap);
         }
 
-        in.ops.emplace_back();
-        auto & op    = in.ops.back();
-        op.inputs    = &in;
-        op.il        = il;
-        op.layer     = layer;
-        op.n_tokens  = graph.n_tokens;
+        auto & op    = in.new_op(graph, layer, il);
         op.first_row = first;
         op.outputs   = outputs;
         add_op(graph, &logits, 1, capture_lens, GGML_N_TASKS_MAX, op, "lens_capture");

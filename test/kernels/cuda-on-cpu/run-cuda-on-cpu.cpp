@@ -6,7 +6,7 @@
 // with ours after it, as a device runs them: the launch decides how the work is split. A case runs as on one of several devices;
 // with --all as on each of them, and cases of many cells run too.
 
-#include "attention-case.h"
+#include "attention-op.h"
 #include "device.h"
 #include "families.h"
 
@@ -21,28 +21,10 @@ void own_record_pattern(
 void own_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
     const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v);
 
-enum class run_mode { plain, record, boost };
-
-static int n_passed = 0;
-static int n_failed = 0;
-
-static void check(bool good, const std::string & name, const char * what, double value, double limit) {
-    (good ? n_passed : n_failed)++;
-    if (!good) {
-        printf("FAILED  %s: %s is %.3g, limit %.3g\n", name.c_str(), what, value, limit);
-    }
-}
+static attention_checks checks;
 
 static bool cuda_takes(ggml_type type) {
     return type != GGML_TYPE_F32 && type != GGML_TYPE_IQ4_NL; // F32 is made F16 before
-}
-
-template <class T>
-static void set(ggml_tensor * tensor, const std::vector<T> & values) {
-    if (tensor) {
-        GGML_ASSERT(ggml_nbytes(tensor) == values.size() * sizeof(T));
-        memcpy(tensor->data, values.data(), ggml_nbytes(tensor));
-    }
 }
 
 // the op of a case, in memory of the CPU
@@ -52,52 +34,24 @@ struct operation {
     ggml_tensor *        pattern;
     std::vector<uint8_t> result; // also has room for what flash attention puts behind it
 
-    operation(const attention_case & c, const attention_inputs & in, const attention_reference & ref, run_mode mode) {
+    operation(
+        const attention_case & c, const attention_inputs & in, const attention_reference & ref, attention_mode mode) {
         const size_t n_bytes =
             in.q.size() * 8 + in.k.size() + in.v.size() + in.mask.size() * 2 + ref.pattern.size() * 8 * 4096;
         ggml_init_params init = { n_bytes + ggml_tensor_overhead() * 32, nullptr, false };
         holder.reset(ggml_init(init));
         ggml_context * ctx = holder.get();
 
-        ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.d_k, c.n_q, c.n_head, c.n_stream);
-        ggml_tensor * k     = ggml_new_tensor_4d(ctx, c.type_k, c.d_k, c.n_kv, c.n_head_kv, c.n_stream);
-        ggml_tensor * v     = c.mla ?
-                ggml_view_4d(ctx, k, c.d_v, c.n_kv, c.n_head_kv, c.n_stream, k->nb[1], k->nb[2], k->nb[3], 0) :
-                ggml_new_tensor_4d(ctx, c.type_v, c.d_v, c.n_kv, c.n_head_kv, c.n_stream);
-        ggml_tensor * mask  = c.mask ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv, c.n_q, 1, c.n_stream) : nullptr;
-        ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head) : nullptr;
-        ggml_tensor * own   = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, c.n_q * c.n_stream);
-        ggml_tensor * strength = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_q * c.n_stream);
-        ggml_tensor * gain     = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head);
-        pattern                = ggml_attn_pattern_new(ctx, c.threshold, c.n_kv, c.n_q, c.n_head, c.n_stream);
-
-        set(q, in.q);
-        set(k, in.k);
-        set(c.mla ? nullptr : v, in.v);
-        set(mask, in.mask);
-        set(sinks, in.sinks);
-        set(own, in.own);
-        set(strength, in.strength);
-        set(gain, in.gain);
-
-        // what is there before must not matter
-        std::vector<int32_t> lists(ggml_nelements(pattern), mode == run_mode::boost ? 0 : -7);
-        for (size_t row = 0; mode == run_mode::boost && row < ref.pattern.size(); ++row) {
-            lists[row * pattern->ne[0]] = ref.pattern[row].size();
-            std::copy(ref.pattern[row].begin(), ref.pattern[row].end(), lists.begin() + row * pattern->ne[0] + 1);
-        }
-        set(pattern, lists);
+        const attention_tensors tensors(ctx, c);
+        tensors.set(in, mode == attention_mode::boost ? &ref : nullptr,
+            [](ggml_tensor * tensor, const void * data, size_t n) { memcpy(tensor->data, data, n); });
+        pattern = tensors.pattern;
 
         ggml_set_no_alloc(ctx, true);
-        fa = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias, c.logit_softcap);
-        ggml_flash_attn_ext_add_sinks(fa, sinks);
-        ggml_prec_set_acc(fa, GGML_PREC_F32);
-        if (mode == run_mode::record) {
-            ggml_flash_attn_ext_record_pattern(fa, pattern, own, c.threshold);
-        } else if (mode == run_mode::boost) {
-            ggml_flash_attn_ext_boost_pattern(fa, pattern, strength, gain, c.normalize);
-        }
-        result.resize(ggml_nbytes(fa) + 2 * (ggml_nelements(k) + ggml_nelements(v)) + 1024, 0xff);
+        fa = tensors.build(ctx, mode);
+
+        const int64_t n_kv_values = ggml_nelements(tensors.k) + ggml_nelements(tensors.v);
+        result.resize(ggml_nbytes(fa) + 2 * n_kv_values + 1024, 0xff);
         fa->data = (void *) (((uintptr_t) result.data() + 255) / 256 * 256);
     }
 
@@ -107,29 +61,17 @@ struct operation {
     }
 };
 
-static std::vector<double> difference(const std::vector<double> & a, const std::vector<double> & b) {
-    std::vector<double> res(a.size());
-    std::transform(a.begin(), a.end(), b.begin(), res.begin(), std::minus<double>());
-    return res;
-}
-
 static void check_pattern(
     const std::string & name, const attention_case & c, const attention_reference & ref, const operation & op) {
-    int64_t errors = 0;
-    for (int64_t row = 0; row < (int64_t) ref.pattern.size(); ++row) {
-        const int32_t * list = (const int32_t *) op.pattern->data + row * op.pattern->ne[0];
-        const bool      fits = list[0] >= 0 && list[0] < op.pattern->ne[0];
-        errors += fits ? count_pattern_errors(c, ref, row, list + 1, list[0]) : 1;
-    }
-    check(errors == 0, name, "number of wrong keys", errors, 0);
+    checks.check_pattern(name, c, ref, (const int32_t *) op.pattern->data, op.pattern->ne[0]);
 }
 
 static void check_boost(const std::string & name, const attention_case & c, const attention_reference & ref,
     const operation & op, const std::vector<double> & plain, double limit) {
     const double error = attention_nmse(ref.boosted, op.output());
-    check(error <= limit, name, "boosted output's NMSE", error, limit);
-    const double effect = attention_nmse(difference(ref.boosted, ref.plain), difference(op.output(), plain));
-    check(effect <= attention_effect_limit(c), name, "the boost's NMSE", effect, attention_effect_limit(c));
+    checks.check(error <= limit, name, "boosted output's NMSE", error, limit);
+    const double effect = attention_effect_nmse(ref, op.output(), plain);
+    checks.check(effect <= attention_effect_limit(c), name, "the boost's NMSE", effect, attention_effect_limit(c));
 }
 
 static void run_own_kernels(const attention_case & c, const attention_inputs & in, const attention_reference & ref) {
@@ -153,11 +95,11 @@ static void run_own_kernels(const attention_case & c, const attention_inputs & i
         set_device(860, n_sm, 2);
         const std::string name = "our kernels, " + std::to_string(n_sm) + " SMs, " + c.name;
 
-        operation record(c, in, ref, run_mode::record);
+        operation record(c, in, ref, attention_mode::record);
         own_record_pattern(ctx, record.fa, meta.data(), keys_of(record.fa->src[1]));
         check_pattern(name, c, ref, record);
 
-        operation boost(c, in, ref, run_mode::boost);
+        operation boost(c, in, ref, attention_mode::boost);
         std::copy(ref.plain.begin(), ref.plain.end(), (float *) boost.fa->data);
         const std::vector<double> plain = boost.output();
         own_boost_pattern(ctx, boost.fa, meta.data(), keys_of(boost.fa->src[1]), keys_of(boost.fa->src[2]));
@@ -199,7 +141,7 @@ static void check_exported(
         const double  error  = std::fabs(meta.x + std::log((double) meta.y) - ref.log_sum[row]);
         worst = error <= limit ? std::max(worst, error) : INFINITY; // a row that nobody wrote is no number
     }
-    check(worst <= limit, name, "error of a row's logarithm of the sum", worst, limit);
+    checks.check(worst <= limit, name, "error of a row's logarithm of the sum", worst, limit);
 }
 
 struct device_size {
@@ -219,7 +161,7 @@ static void run_flash_attention(const kernel_instance & kernel, const attention_
 
     ggml_backend_cuda_context ctx(0);
 
-    operation plain(c, in, ref, run_mode::plain);
+    operation plain(c, in, ref, attention_mode::plain);
     exported.clear();
     kernel.run(ctx, plain.fa);
     // where keys are quantised, upstream's vec kernel rounds queries to 8 bits, the others to F16; scores as sharp as these show that
@@ -227,16 +169,16 @@ static void run_flash_attention(const kernel_instance & kernel, const attention_
     const double limit            = rounds_to_8_bits ? 10 * attention_output_limit(c) : attention_output_limit(c);
     const double log_sum_limit    = rounds_to_8_bits ? 0.25 : 0.02;
     const double error            = attention_nmse(ref.plain, plain.output());
-    check(error <= limit, name, "plain output's NMSE", error, limit);
-    check(exported.empty(), name, "rows exported without emulation", exported.size(), 0);
+    checks.check(error <= limit, name, "plain output's NMSE", error, limit);
+    checks.check(exported.empty(), name, "rows exported without emulation", exported.size(), 0);
 
-    operation record(c, in, ref, run_mode::record);
+    operation record(c, in, ref, attention_mode::record);
     kernel.run(ctx, record.fa);
-    check(record.output() == plain.output(), name, "difference while recording", 1, 0);
+    checks.check(record.output() == plain.output(), name, "difference while recording", 1, 0);
     check_exported(name, c, ref, log_sum_limit);
     check_pattern(name, c, ref, record);
 
-    operation boost(c, in, ref, run_mode::boost);
+    operation boost(c, in, ref, attention_mode::boost);
     kernel.run(ctx, boost.fa);
     check_exported(name, c, ref, log_sum_limit);
     check_boost(name, c, ref, boost, plain.output(), limit);
@@ -322,6 +264,6 @@ int main(int argc, char ** argv) {
             }
         }
     }
-    printf("%d passed, %d failed\n", n_passed, n_failed);
-    return n_failed > 0 || n_passed == 0;
+    printf("%d passed, %d failed\n", checks.n_passed, checks.n_failed);
+    return checks.n_failed > 0 || checks.n_passed == 0;
 }

@@ -1,0 +1,87 @@
+#include "attention-op.h"
+
+#include "ggml-attn-emulation.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+
+attention_tensors::attention_tensors(ggml_context * ctx, const attention_case & c) : c(c) {
+    q = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.d_k, c.n_q, c.n_head, c.n_stream);
+    k = ggml_new_tensor_4d(ctx, c.type_k, c.d_k, c.n_kv, c.n_head_kv, c.n_stream);
+    v = c.mla ? ggml_view_4d(ctx, k, c.d_v, c.n_kv, c.n_head_kv, c.n_stream, k->nb[1], k->nb[2], k->nb[3], 0) :
+                ggml_new_tensor_4d(ctx, c.type_v, c.d_v, c.n_kv, c.n_head_kv, c.n_stream);
+
+    mask     = c.mask ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv, c.n_q, 1, c.n_stream) : nullptr;
+    sinks    = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head) : nullptr;
+    own      = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, c.n_q * c.n_stream);
+    strength = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_q * c.n_stream);
+    gain     = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head);
+    pattern  = ggml_attn_pattern_new(ctx, c.threshold, c.n_kv, c.n_q, c.n_head, c.n_stream);
+}
+
+ggml_tensor * attention_tensors::build(ggml_context * ctx, attention_mode mode) const {
+    ggml_tensor * fa = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias, c.logit_softcap);
+    ggml_flash_attn_ext_add_sinks(fa, sinks);
+    ggml_prec_set_acc(fa, GGML_PREC_F32);
+    if (mode == attention_mode::record) {
+        ggml_flash_attn_ext_record_pattern(fa, pattern, own, c.threshold);
+    } else if (mode == attention_mode::boost) {
+        ggml_flash_attn_ext_boost_pattern(fa, pattern, strength, gain, c.normalize);
+    }
+    return fa;
+}
+
+void attention_tensors::set(
+    const attention_inputs & in, const attention_reference * reference, const writer & write) const {
+    const auto set = [&](ggml_tensor * tensor, const auto & values) {
+        if (tensor) {
+            GGML_ASSERT(ggml_nbytes(tensor) == values.size() * sizeof(values[0]));
+            write(tensor, values.data(), ggml_nbytes(tensor));
+        }
+    };
+    set(q, in.q);
+    set(k, in.k);
+    set(c.mla ? nullptr : v, in.v);
+    set(mask, in.mask);
+    set(sinks, in.sinks);
+    set(own, in.own);
+    set(strength, in.strength);
+    set(gain, in.gain);
+
+    std::vector<int32_t> lists(ggml_nelements(pattern), reference ? 0 : -7);
+    for (size_t row = 0; reference && row < reference->pattern.size(); ++row) {
+        const auto & cells          = reference->pattern[row];
+        lists[row * pattern->ne[0]] = cells.size();
+        std::copy(cells.begin(), cells.end(), lists.begin() + row * pattern->ne[0] + 1);
+    }
+    set(pattern, lists);
+}
+
+void attention_checks::check(bool good, const std::string & name, const char * what, double value, double limit) {
+    (good ? n_passed : n_failed)++;
+    if (!good) {
+        printf("FAILED  %s: %s is %.3g, limit %.3g\n", name.c_str(), what, value, limit);
+    }
+}
+
+void attention_checks::check_pattern(const std::string & name, const attention_case & c,
+    const attention_reference & reference, const int32_t * pattern, int64_t n_per_row) {
+    int64_t errors = 0;
+    for (int64_t row = 0; row < (int64_t) reference.pattern.size(); ++row) {
+        const int32_t * list = pattern + row * n_per_row;
+        const bool      fits = list[0] >= 0 && list[0] < n_per_row;
+        errors += fits ? count_pattern_errors(c, reference, row, list + 1, list[0]) : 1;
+    }
+    check(errors == 0, name, "number of wrong keys", errors, 0);
+}
+
+double attention_effect_nmse(
+    const attention_reference & reference, const std::vector<double> & boosted, const std::vector<double> & plain) {
+    const auto difference = [](const std::vector<double> & a, const std::vector<double> & b) {
+        std::vector<double> res(a.size());
+        std::transform(a.begin(), a.end(), b.begin(), res.begin(), std::minus<double>());
+        return res;
+    };
+    return attention_nmse(difference(reference.boosted, reference.plain), difference(boosted, plain));
+}
