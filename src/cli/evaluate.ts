@@ -5,6 +5,7 @@ import process from "node:process";
 import Table from "cli-table3";
 import {ArmError, armNames, isArmName, namedArms, plainArm} from "../evaluate/arms.js";
 import {evaluateChoices, evaluateGenerations, evaluateTexts} from "../evaluate/evaluate.js";
+import {noExamples, readExamples} from "../evaluate/examples.js";
 import {hashFile} from "../evaluate/hash.js";
 import {DataError} from "../evaluate/item.js";
 import {chooseEvenly} from "../evaluate/questions.js";
@@ -24,6 +25,7 @@ import {startProgress} from "./progress.js";
 import {colorsFor, note, print, printJson, wrap} from "./terminal.js";
 import type {Arm} from "../evaluate/arms.js";
 import type {EvaluationOptions, LeftOut, Progress} from "../evaluate/evaluate.js";
+import type {Examples} from "../evaluate/examples.js";
 import type {ChoiceItem, Data, FreeFormItem, TextItem} from "../evaluate/item.js";
 import type {EvaluationReport} from "../evaluate/report.js";
 import type {RunSettings} from "../evaluate/results.js";
@@ -39,6 +41,8 @@ export type EvaluateFlags = ModelFlags & Omit<EmulationFlags, "strength" | "patt
     way?: string,
     template?: string,
     strength: number[],
+    shots: number,
+    shotsData?: string,
     limit?: number,
     seed: number,
     maxTokens: number,
@@ -81,7 +85,11 @@ export async function runEvaluate(flags: EvaluateFlags): Promise<void> {
 async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<EvaluationReport> {
     const {name, task, way, data: dataPath} = chooseTask(flags);
     const arms = await makeArms(flags);
-    const data = await readData(task, dataPath, flags);
+    const read = await readData(task, dataPath, flags);
+    const examples = flags.shots === 0
+        ? noExamples
+        : await readExamples(task as ChoiceTask, {count: flags.shots, file: flags.shotsData, data: read as Data<ChoiceItem>});
+    const data = {...read, badRows: [...read.badRows, ...examples.badRows]};
     reportBadRows(data);
 
     await using opened = await openModelOnly(flags);
@@ -93,7 +101,9 @@ async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<Eval
         way: way ?? null,
         template,
         model: {file: path.basename(flags.model), sha256: await hashModel(flags.model, signal)},
-        data: await Promise.all(data.files.map(async (file) => ({file: path.basename(file), sha256: await hashFile(file)}))),
+        data: await hashFiles(data.files),
+        shots: flags.shots,
+        examples: await hashFiles(examples.files),
         limit: flags.limit ?? null,
         seed: flags.seed,
         sequences: flags.sequences,
@@ -118,7 +128,7 @@ async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<Eval
         })
     };
     try {
-        const report = await runTask(task, way, data, flags, options);
+        const report = await runTask({task, way, data, examples}, flags, options);
         await writeReport(flags.output, report);
         return report;
     } finally {
@@ -127,7 +137,8 @@ async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<Eval
 }
 
 async function runTask(
-    task: AnyTask, way: Way | undefined, data: AnyData, {limit, seed}: EvaluateFlags, options: EvaluationOptions
+    {task, way, data, examples}: {task: AnyTask, way: Way | undefined, data: AnyData, examples: Examples},
+    {limit, seed}: EvaluateFlags, options: EvaluationOptions
 ): Promise<EvaluationReport> {
     const base = {version: 1, settings: options.folder.settings, badRows: data.badRows} as const;
     if (task.kind === "text") {
@@ -142,7 +153,9 @@ async function runTask(
         const {results, leftOut} = await evaluateGenerations(items, task.kind === "choice" ? task : undefined, options);
         return {...base, items: countOf(results, leftOut), ...summarizeGenerations(results, seed), leftOut};
     }
-    const {results, leftOut} = await evaluateChoices(items as ChoiceItem[], task as ChoiceTask, way!, options);
+    const {results, leftOut} = await evaluateChoices(
+        items as ChoiceItem[], {task: task as ChoiceTask, way: way!, examples}, options
+    );
     return {...base, items: countOf(results, leftOut), metrics: summarizeChoices(results, way!, seed), leftOut};
 }
 
@@ -182,7 +195,25 @@ function chooseTask(flags: EvaluateFlags): {name: TaskName, task: AnyTask, way: 
     const data = flags.data ?? (task.kind === "choice" ? task.defaultData : undefined);
     if (data == null)
         throw new UsageError(`--data is missing: the file or folder with the data of the task ${name}`);
-    return {name, task, way: flags.way as Way | undefined ?? task.ways[0], data};
+    const way = flags.way as Way | undefined ?? task.ways[0];
+    checkShots(flags, task, way);
+    return {name, task, way, data};
+}
+
+function checkShots({shots, shotsData, task: name}: EvaluateFlags, task: AnyTask, way: Way | undefined): void {
+    if (shots === 0) {
+        if (shotsData != null)
+            throw new UsageError("--shots-data is given, but --shots is 0");
+        return;
+    }
+    if (task.kind !== "choice" || task.needsTemplate)
+        throw new UsageError(`--shots is ${shots}, but the task ${name} is asked without examples; allowed is 0`);
+    if (way === "generation")
+        throw new UsageError(`--shots is ${shots}, but with --way generation questions are asked without examples; allowed is 0`);
+    if (task.exampleFile != null && shotsData != null)
+        throw new UsageError(`--shots-data is given, but the task ${name} has its examples in dev files beside the data`);
+    if (task.exampleFile == null && shotsData == null)
+        throw new UsageError(`--shots-data is missing: the file with the examples for the task ${name}`);
 }
 
 async function makeArms(flags: EvaluateFlags): Promise<Arm[]> {
@@ -269,6 +300,10 @@ function chooseTemplate(
     return hasOwn && wanted
         ? "own"
         : "none";
+}
+
+async function hashFiles(files: readonly string[]): Promise<RunSettings["data"]> {
+    return await Promise.all(files.map(async (file) => ({file: path.basename(file), sha256: await hashFile(file)})));
 }
 
 async function hashModel(file: string, signal: AbortSignal): Promise<string> {

@@ -104,6 +104,8 @@ export function createProgram(): Command {
         .addOption(numberOption("--pattern-seed <n>", "seed of the random pattern", {integer: true, min: 0, max: 2 ** 32 - 1}).default(0))
         .option("--normalize", "make the changed weights sum to 1 again")
         .addOption(choiceOption("--kernel <kernel>", "how it is computed", ["auto", "dense"]))
+        .addOption(numberOption("--shots <n>", "examples with their answers before each question (letter and text)", {integer: true, min: 0}).default(0))
+        .option("--shots-data <file>", "the examples, in the form of the task's data; mmlu has them in its dev files")
         .addOption(numberOption("--limit <n>", "at most so many items, chosen evenly over the subjects", {integer: true, min: 1}))
         .addOption(numberOption("--seed <n>", "seed of that choice and of the bootstrap", {integer: true, min: 0}).default(1))
         .addOption(numberOption("-n, --max-tokens <n>", "length of a written answer", {integer: true, min: 1}).default(512))

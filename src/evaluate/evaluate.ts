@@ -11,6 +11,7 @@ import {prepareItem} from "./prepareItem.js";
 import {analysisOpening, freeFormPrompt} from "./prompts.js";
 import type {ChatWrapper, LlamaContext, LlamaModel} from "node-llama-cpp";
 import type {Arm} from "./arms.js";
+import type {Examples} from "./examples.js";
 import type {ChoiceItem, FreeFormItem, TextItem} from "./item.js";
 import type {ChoiceResult, GenerationResult, Result, ResultFolder, TextResult} from "./results.js";
 import type {ChoiceTask, Way} from "./tasks.js";
@@ -64,10 +65,12 @@ export function likeliestNormalized(logLikelihoods: readonly number[], options: 
 
 /** Multiple choice by log-likelihoods. */
 export async function evaluateChoices(
-    items: readonly ChoiceItem[], task: ChoiceTask, way: Exclude<Way, "generation">, options: EvaluationOptions
+    items: readonly ChoiceItem[],
+    {task, way, examples}: {task: ChoiceTask, way: Exclude<Way, "generation">, examples: Examples},
+    options: EvaluationOptions
 ): Promise<Evaluation<ChoiceResult>> {
     const {model, folder, chatWrapper, signal} = options;
-    const prepared = items.map((item) => prepareItem(item, {model, task, way, chatWrapper}));
+    const prepared = items.map((item) => prepareItem(item, {model, task, way, chatWrapper, examples: examples.of(item)}));
     const {fitting, leftOut} = leaveOutLong(prepared, longestSequence, options);
 
     const sequences = Math.max(folder.settings.sequences, ...fitting.map(slotsFor));

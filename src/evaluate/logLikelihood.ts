@@ -76,7 +76,8 @@ export function groupChoices<T extends PreparedChoice>(choices: readonly T[], sl
 
 /**
  * The log-likelihoods of the options of choices, under whatever emulation the context has. The prefix of a choice is evaluated
- * once and its options side by side, as are the choices of a group ({@link groupChoices}).
+ * once and its options side by side, as are the choices of a group ({@link groupChoices}). What all prefixes of a group begin with
+ * is evaluated once, too, if it is long.
  *
  * The same choices in the same order give the same numbers, to the last bit.
  * @param context - for this only: its sequences must not be in use
@@ -97,6 +98,19 @@ export async function scoreChoices(
     return scores;
 }
 
+/** What prompts begin with alike is evaluated once only if it is so many tokens: less isn't worth a batch of its own. */
+const leastShared = 64;
+
+/** How many tokens of all prompts, such as examples, are evaluated once; none is left without a token of its own. */
+function sharedLength([first, ...others]: ReadonlyArray<readonly Token[]>): number {
+    if (first == null || others.length === 0)
+        return 0;
+    const length = Math.min(first.length - 1, ...others.map((prefix) => Math.min(commonLength(first, prefix), prefix.length - 1)));
+    return length < leastShared
+        ? 0
+        : length;
+}
+
 async function scoreGroup(slots: Slots, group: readonly PreparedChoice[]): Promise<ChoiceScore[]> {
     let used = 0;
     const places = group.map((choice) => {
@@ -105,10 +119,18 @@ async function scoreGroup(slots: Slots, group: readonly PreparedChoice[]): Promi
         return {...choice, slots: own};
     });
 
+    const shared = sharedLength(places.map(({prefix}) => prefix));
     try {
+        if (shared > 0) {
+            const [{prefix, slots: [first]}, ...others] = places as [typeof places[number], ...typeof places];
+            await slots.evaluate(first!, 0, prefix.slice(0, shared), [], () => undefined);
+            await slots.copy(first!, others.map(({slots: [slot]}) => slot!));
+        }
+
         const firstTokens = await Promise.all(places.map(async ({prefix, options, slots: [slot]}) => {
             const firsts = Uint32Array.from(options, ({tokens}) => tokens[0]!);
-            const [logProbabilities] = await slots.evaluate(slot!, 0, prefix, [prefix.length - 1], (logits, row) => (
+            const own = prefix.slice(shared);
+            const [logProbabilities] = await slots.evaluate(slot!, shared, own, [own.length - 1], (logits, row) => (
                 logits.getLogProbabilities(row, firsts)
             ));
             return logProbabilities!;
@@ -131,7 +153,8 @@ async function scoreGroup(slots: Slots, group: readonly PreparedChoice[]): Promi
                     ));
                 return rest.reduce((sum, logProbability) => sum + logProbability, first);
             }));
-            const evaluated = options.reduce((sum, {tokens}) => sum + tokens.length - 1, prefix.length);
+            const ownPrefix = prefix.length - (place === 0 ? 0 : shared);
+            const evaluated = options.reduce((sum, {tokens}) => sum + tokens.length - 1, ownPrefix);
             return {logLikelihoods, tokens: evaluated};
         }));
     } finally {

@@ -18,11 +18,12 @@ export type PreparedItem = PreparedChoice & {
  */
 export function prepareItem(
     item: ChoiceItem,
-    {model, task, way, chatWrapper}: {
-        model: LlamaModel, task: ChoiceTask, way: Exclude<Way, "generation">, chatWrapper: ChatWrapper | undefined
+    {model, task, way, chatWrapper, examples}: {
+        model: LlamaModel, task: ChoiceTask, way: Exclude<Way, "generation">, chatWrapper: ChatWrapper | undefined,
+        examples?: readonly ChoiceItem[]
     }
 ): PreparedItem {
-    const {message, opening, separator, options} = task.prompt(item, way);
+    const {message, opening, separator, options} = task.prompt(item, way, examples);
     const {text} = openReply(message, {opening, separator, chatWrapper});
     return {item, optionTexts: options.map((option) => option.slice(1)), ...prepareChoice(model, text, options)};
 }

@@ -22,9 +22,9 @@ export type ChoicePrompt = {
 };
 
 /** The letter of the right option is to follow. */
-export function letterPrompt({question, options}: ChoiceItem, introduction = ""): ChoicePrompt {
+export function letterPrompt({question, options}: ChoiceItem): ChoicePrompt {
     return {
-        message: `${introduction}${question.trim()}\n${listOptions(options, ". ")}`,
+        message: `${question.trim()}\n${listOptions(options, ". ")}`,
         opening: "Answer:",
         separator: "\n",
         options: options.map((_, index) => ` ${letterOf(index)}`)
@@ -41,7 +41,12 @@ export function textPrompt({question, options}: ChoiceItem, labels: {question: s
     };
 }
 
-/** lm-evaluation-harness begins each question of MMLU so. */
+/** An example: a prompt that goes on as it should. */
+export function answeredPrompt({message, separator, opening, options}: ChoicePrompt, answer: number): string {
+    return `${message}${separator}${opening}${options[answer]!}\n\n`;
+}
+
+/** lm-evaluation-harness begins each question of MMLU so, and what examples it has come next. */
 export function mmluIntroduction(subject: string): string {
     return `The following are multiple choice questions (with answers) about ${subject.replaceAll("_", " ")}.\n\n`;
 }

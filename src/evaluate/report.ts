@@ -91,10 +91,16 @@ export function titleOfReport({settings: {task, way, model}}: EvaluationReport):
     return `${task}${way == null ? "" : ` by ${way}`}: ${model.file}`;
 }
 
+/** All that it was made from, with hashes. */
+export function filesOf({settings: {model, data, examples}}: EvaluationReport): RunSettings["data"] {
+    return [model, ...data, ...examples];
+}
+
 /** What was done, in a line. */
-export function subtitleOf({settings: {arms, limit, seed, template, reattend}, items}: EvaluationReport): string {
+export function subtitleOf({settings: {arms, shots, limit, seed, template, reattend}, items}: EvaluationReport): string {
     return [
         `${items} items, each under ${arms.length} ${arms.length === 1 ? "arm" : "arms"}.`,
+        ...shots === 0 ? [] : [`${shots} ${shots === 1 ? "example" : "examples"} before each question.`],
         ...limit == null ? [] : [`Limit ${limit}.`],
         `Seed ${seed}.`,
         `Chat template: ${template}.`,
@@ -135,7 +141,7 @@ export function renderMarkdown(report: EvaluationReport): string {
         "",
         "## Data",
         "",
-        ...markdownTable([["file", "SHA-256"], ...[settings.model, ...settings.data].map(({file, sha256}) => [file, sha256])]),
+        ...markdownTable([["file", "SHA-256"], ...filesOf(report).map(({file, sha256}) => [file, sha256])]),
         "",
         `Rows that are no items: ${badRows.length}.${badRows.length > 0 ? " They were left out:" : ""}`,
         "",

@@ -16,6 +16,10 @@ export type RunSettings = {
     template: "own" | "none",
     model: {file: string, sha256: string},
     data: Array<{file: string, sha256: string}>,
+
+    /** how many examples are shown before each question, and the files that they are from */
+    shots: number,
+    examples: Array<{file: string, sha256: string}>,
     limit: number | null,
     seed: number,
     sequences: number,

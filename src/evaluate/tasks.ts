@@ -3,9 +3,9 @@ import {readChoice} from "./tasks/choice.js";
 import {embeddedQuestionsPath, readEmbedded} from "./tasks/embedded.js";
 import {readFreeForm} from "./tasks/freeForm.js";
 import {readPiqa, readSocialIqa} from "./tasks/labelled.js";
-import {readMmlu} from "./tasks/mmlu.js";
+import {mmluExampleFile, readMmlu} from "./tasks/mmlu.js";
 import {readTexts} from "./tasks/text.js";
-import {analysisPrompt, letterPrompt, mmluIntroduction, textPrompt} from "./prompts.js";
+import {analysisPrompt, answeredPrompt, letterPrompt, mmluIntroduction, textPrompt} from "./prompts.js";
 import type {ChoiceItem, Data, FreeFormItem, TextItem} from "./item.js";
 import type {ChoicePrompt} from "./prompts.js";
 
@@ -32,8 +32,14 @@ export type ChoiceTask = {
     needsTemplate?: boolean,
     read(fileOrFolder: string): Promise<Data<ChoiceItem>>,
 
-    /** for log-likelihoods */
-    prompt(item: ChoiceItem, way: Exclude<Way, "generation">): ChoicePrompt,
+    /**
+     * Where the examples for a file of the data are, if that is settled.
+     * @throws {DataError} if they aren't there
+     */
+    exampleFile?(dataFile: string): Promise<string>,
+
+    /** for log-likelihoods, after examples that are answered in the same form */
+    prompt(item: ChoiceItem, way: Exclude<Way, "generation">, examples?: readonly ChoiceItem[]): ChoicePrompt,
 
     /** for generation */
     question(item: ChoiceItem): string
@@ -55,9 +61,17 @@ const plainLabels = {question: "Question:", answer: "Answer:"};
 
 /** The prompt of tasks whose questions are answered by a letter or a text, introduced by what is said of their subject. */
 function labelledPrompt(labels: {question: string, answer: string}, introduction?: (subject: string) => string): ChoiceTask["prompt"] {
-    return (item, way) => way === "letter"
-        ? letterPrompt(item, introduction?.(item.subject))
-        : textPrompt(item, labels);
+    return (item, way, examples = []) => {
+        const promptOf = (one: ChoiceItem) => way === "letter"
+            ? letterPrompt(one)
+            : textPrompt(one, labels);
+        const introduced = way === "letter"
+            ? introduction?.(item.subject) ?? ""
+            : "";
+        const prompt = promptOf(item);
+        const answered = examples.map((example) => answeredPrompt(promptOf(example), example.answer));
+        return {...prompt, message: [introduced, ...answered, prompt.message].join("")};
+    };
 }
 
 /** All tasks, by the name that the command line has for them. */
@@ -66,6 +80,7 @@ export const tasks = {
         kind: "choice",
         ways: ["letter", "text", "generation"],
         read: readMmlu,
+        exampleFile: mmluExampleFile,
         prompt: labelledPrompt(plainLabels, mmluIntroduction),
         question: analysisPrompt
     },

@@ -14,7 +14,7 @@ import type {AttentionProfile} from "reattend";
 type Result = {item: string, arm: string, subject: string, prompt: string, data: string, model: string, options: string, tokens: number};
 type Report = {
     items: number,
-    settings: {arms: Array<{name: string}>},
+    settings: {arms: Array<{name: string}>, shots: number, examples: Array<{file: string, sha256: string}>},
     metrics: Array<{metric: string, arms: Array<{arm: string, right: number, count: number, accuracy: number, difference?: {p: number}}>}>,
     generation?: Array<{unreadable: number, tokens: number}>,
     perplexity?: Array<{arm: string, perplexity: number, sameTop?: number}>,
@@ -162,6 +162,42 @@ test.serial("texts of options, with acc and acc_norm; items that are too long ar
     t.regex(JSON.stringify(report.leftOut), /valid:2.*needs \d+ tokens of context, but there are 128/);
 });
 
+test.serial("examples before each question; with other ones a run does not go on", async (t) => {
+    const folder = await newFolder(t);
+    const [data, shots] = [path.join(folder, "own.jsonl"), path.join(folder, "shots.jsonl")];
+    const line = (question: string, answer: number) => `${JSON.stringify({question, options: ["tower", "station"], answer})}\n`;
+    await fs.writeFile(data, line("Max tower, Alice station. Where is Max?", 0) + line("Max tower, Alice station. Where is Alice?", 1));
+    await fs.writeFile(shots, line("Noah tower. Where is Noah?", 0) + line("Mia station. Where is Mia?", 1) + line("Who?", 0));
+    const args = [
+        "evaluate", "--task", "choice", "--data", data, "--threads", "1", "--arms", "plain,early-layer", "--strength", "1",
+        "--shots-data", shots, "--shots"
+    ];
+    const output = path.join(folder, "two");
+    const {report, results} = await evaluate(t, [...args, "2"], output);
+    t.is(report.items, 2);
+    t.is(report.settings.shots, 2);
+    t.deepEqual(report.settings.examples.map(({file}) => file), ["shots.jsonl"]);
+    t.regex(await fs.readFile(path.join(output, "report.md"), "utf8"), /2 examples before each question\.[\s\S]*\| shots\.jsonl \|/);
+    const again = path.join(folder, "again");
+    await evaluate(t, [...args, "2"], again);
+    t.deepEqual(await contents(again), await contents(output));
+
+    const promptsOf = (list: Result[]) => list.filter(({arm}) => arm === "plain").map(({prompt}) => prompt);
+    const {results: one} = await evaluate(t, [...args, "1"], path.join(folder, "one"));
+    t.is(new Set([...promptsOf(results), ...promptsOf(one)]).size, 4);
+
+    const fewer = await runCli([...args, "1", "--output", output]);
+    t.is(fewer.code, 1);
+    t.regex(fewer.stderr, /holds a run with another setting: shots was 2 and is 1 now/);
+    await fs.appendFile(shots, line("Who?", 1));
+    const changed = await runCli([...args, "2", "--output", output]);
+    t.is(changed.code, 1);
+    t.regex(changed.stderr, /another setting: examples was .* and is .* now/);
+    const tooFew = await runCli([...args, "5", "--output", path.join(folder, "five")]);
+    t.is(tooFew.code, 1);
+    t.regex(tooFew.stderr, /shots\.jsonl has 4 items, but --shots 5 needs 5/);
+});
+
 test.serial("perplexity and divergence of texts", async (t) => {
     const folder = await newFolder(t);
     await fs.writeFile(path.join(folder, "x.txt"), "Where people are: Max tower, Alice station. ".repeat(20));
@@ -190,6 +226,21 @@ const usageErrors: Array<[title: string, args: string[], code: number, message: 
     ["a missing profile", ["--task", "embedded", "--arms", "none.json"], 1, /cannot read the arm none\.json: there is no such file/],
     ["a bad template", ["--task", "embedded", "--limit", "2", "--template", "chatml"], 2, /--template is "chatml"; allowed are own and none/],
     ["a bad pattern", ["--task", "free-form", "--data", "package.json", "--answer-pattern", "("], 2, /--answer-pattern is no regular expression/],
+    ["no whole number of shots", ["--task", "mmlu", "--shots", "1.5"], 2, /--shots is "1\.5"; allowed are whole numbers of at least 0/],
+    ["shots below 0", ["--task", "mmlu", "--shots", "-1"], 2, /--shots is "-1"; allowed are whole numbers of at least 0/],
+    ["shots for a task without", ["--task", "embedded", "--way", "letter", "--shots", "2"], 2, /--shots is 2, but the task embedded is asked without/],
+    ["shots for texts", ["--task", "text", "--data", "README.md", "--shots", "2"], 2, /--shots is 2, but the task text is asked without examples/],
+    [
+        "shots for written answers", ["--task", "mmlu", "--data", "x", "--way", "generation", "--shots", "2"], 2,
+        /--shots is 2, but with --way generation questions are asked without examples/
+    ],
+    ["shots without a file of examples", ["--task", "piqa", "--data", "x", "--shots", "2"], 2, /--shots-data is missing: the file with the examples/],
+    ["a file of examples without shots", ["--task", "piqa", "--data", "x", "--shots-data", "x"], 2, /--shots-data is given, but --shots is 0/],
+    [
+        "a file of examples for MMLU", ["--task", "mmlu", "--data", "x", "--shots", "1", "--shots-data", "x"], 2,
+        /--shots-data is given, but the task mmlu has its examples in dev files/
+    ],
+    ["a missing file of examples", ["--task", "choice", "--data", "models/questions.jsonl", "--shots", "1", "--shots-data", "none"], 1, /cannot read/],
     ["missing data", ["--task", "piqa", "--data", "none"], 1, /cannot read none: there is no such file or folder/],
     ["a window beyond the context", ["--task", "text", "--data", "README.md", "--window", "5000"], 1, /the window of 5000 tokens is longer than the model's context of 512/]
 ];

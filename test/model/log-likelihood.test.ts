@@ -77,6 +77,42 @@ test.serial("the same choices give the same bits, and steering changes them", as
     await context.dispose();
 });
 
+test.serial("what prompts begin with alike, such as examples, is evaluated once and changes no log-likelihood", async (t) => {
+    const people = ["Max", "Alice", "Noah", "Mia"];
+    const places = ["tower", "station", "attic", "museum", "hall", "park"];
+    const examples = Array.from({length: 12}, (_, index) => (
+        `Where people are: ${people[index % 4]} ${places[index % 6]}.\nWhere is ${people[index % 4]}?\nAnswer: ${places[index % 6]}\n\n`
+    )).join("");
+    const questions = ["Where is Max?", "Where is Alice? Alice hall.\nAnswer:", "Who has the key?"];
+    const choices = questions.flatMap((question) => [
+        prepareChoice(model, examples + question, [" tower", " station"]),
+        prepareChoice(model, examples + question, [" Max tower", " Alice station of the town"])
+    ]);
+
+    const length = Math.max(...choices.map(longestSequence));
+    const together = await createEvaluationContext(model, {length, sequences: 9, threads: 1});
+    const alone = await createEvaluationContext(model, {length, sequences: 2, threads: 1}); // a choice at a time, which shares nothing
+    t.is(groupChoices(choices, 9).length, 1);
+    for (const emulation of [undefined, {strength: 1}, {strength: 1, pattern: "random" as const}]) {
+        const scores = await underArm(together, {name: "", emulation}, () => scoreChoices(together, choices));
+        t.deepEqual(await underArm(together, {name: "", emulation}, () => scoreChoices(together, choices)), scores);
+        const expected: typeof scores = [];
+        for (const choice of choices)
+            expected.push(...await underArm(alone, {name: "", emulation}, () => scoreChoices(alone, [choice])));
+        for (const [index, {logLikelihoods, tokens}] of scores.entries()) {
+            for (const [option, logLikelihood] of logLikelihoods.entries()) {
+                const reference = expected[index]!.logLikelihoods[option]!;
+                // F16 keys and values, and another order of sums
+                t.true(Math.abs(logLikelihood - reference) < 0.01 + 0.002 * Math.abs(reference), `${logLikelihood}, not ${reference}`);
+            }
+            const saved = expected[index]!.tokens - tokens;
+            t.true(index === 0 ? saved === 0 : saved >= model.tokenize(examples).length - 2, `${index}: ${saved} tokens are saved`);
+        }
+    }
+    await together.dispose();
+    await alone.dispose();
+});
+
 test("single-token options take one sequence, others one each; groups keep the order", (t) => {
     const letter = prepareChoice(model, "Where is Max?", [" tower", " station"]);
     t.deepEqual(letter.options.map(({tokens}) => tokens.length), [1, 1]);

@@ -32,7 +32,8 @@ function reportOf(results: Pick<EvaluationReport, "metrics" | "perplexity">): Ev
         version: 1,
         settings: {
             reattend: "0.0.0", task: "choice", way: "text", template: "none", model: {file: hostile, sha256: "00"}, data: [],
-            limit: null, seed: 1, sequences: 8, contextSize: null, maxTokens: null, window: null, pattern: null, flashAttention: true,
+            shots: 0, examples: [], limit: null, seed: 1, sequences: 8, contextSize: null, maxTokens: null, window: null, pattern: null,
+            flashAttention: true,
             arms: arms.map((name) => ({name, emulation: name === "plain" ? null : {strength: 1}}))
         },
         items: 200,

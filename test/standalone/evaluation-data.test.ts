@@ -2,9 +2,10 @@ import fs from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import test from "ava";
+import {readExamples} from "#dist/evaluate/examples.js";
 import {checkIds, taskOf} from "#dist/evaluate/tasks.js";
 import type {ExecutionContext} from "ava";
-import type {TaskName} from "#dist/evaluate/tasks.js";
+import type {ChoiceTask, TaskName} from "#dist/evaluate/tasks.js";
 
 /** A folder with files that a test makes up. */
 async function folderOf(t: ExecutionContext, files: Record<string, string>): Promise<string> {
@@ -133,6 +134,78 @@ test("multiple choice of one's own: answers by text, letter or index; what is wr
         /^own\.jsonl:12: not a JSON object/
     ].entries())
         t.regex(badRows[index]!, problem);
+});
+
+async function examplesOf(task: TaskName, fileOrFolder: string, count: number, file?: string) {
+    const choiceTask = taskOf(task) as ChoiceTask;
+    const data = await choiceTask.read(fileOrFolder);
+    const {of, files, badRows} = await readExamples(choiceTask, {count, file, data});
+    return {
+        shown: data.items.map((item) => of(item).map(({question}) => question)),
+        files: files.map((one) => path.relative(fileOrFolder, one)),
+        badRows: badRows.map(({file: name, line}) => `${path.basename(name)}:${line}`)
+    };
+}
+
+test("examples of MMLU: the first rows of each subject's dev file, in a folder dev as published or beside the data", async (t) => {
+    const dev = "d1,1,2,3,4,A\nno item,1\nd2,1,2,3,4,B\nd3,1,2,3,4,C\n";
+    const folder = await folderOf(t, {
+        "test/virology_test.csv": "q1,1,2,3,4,A\nq2,1,2,3,4,A\n",
+        "test/philosophy_test.csv": "q3,1,2,3,4,A\n",
+        "dev/virology_dev.csv": dev,
+        "dev/philosophy_dev.csv": dev.replaceAll("d", "e"),
+        "flat/virology_test.csv": "q1,1,2,3,4,A\n",
+        "flat/virology_dev.csv": dev
+    });
+    const published = {
+        shown: [["e1", "e2"], ["d1", "d2"], ["d1", "d2"]],
+        badRows: ["philosophy_dev.csv:2", "virology_dev.csv:2"]
+    };
+    t.deepEqual(await examplesOf("mmlu", path.join(folder, "test"), 2), {
+        ...published, files: ["philosophy_dev.csv", "virology_dev.csv"].map((name) => path.join("..", "dev", name))
+    });
+    t.like(await examplesOf("mmlu", folder, 2), published);
+    t.like(await examplesOf("mmlu", path.join(folder, "flat"), 3), {shown: [["d1", "d2", "d3"]], files: ["virology_dev.csv"]});
+    t.like(await examplesOf("mmlu", path.join(folder, "test", "virology_test.csv"), 1), {shown: [["d1"], ["d1"]]});
+
+    await t.throwsAsync(examplesOf("mmlu", path.join(folder, "test"), 4), {
+        name: "DataError", message: /philosophy_dev\.csv has 3 items, but --shots 4 needs 4$/
+    });
+    await t.throwsAsync(examplesOf("mmlu", path.join(folder, "dev"), 1), {
+        name: "DataError", message: /philosophy_dev\.csv has the examples, and is data that is asked, too/
+    });
+    await fs.rm(path.join(folder, "dev", "virology_dev.csv"));
+    await t.throwsAsync(examplesOf("mmlu", path.join(folder, "test"), 1), {
+        name: "DataError",
+        message: /examples for \S*virology_test\.csv are missing: there is neither \S*test.virology_dev\.csv nor \S*dev.virology_dev\.csv$/
+    });
+});
+
+test("examples of other tasks: the first items of the file that is named, the same for all", async (t) => {
+    const lines = (questions: string[]) => questions.map((question) => (
+        `${JSON.stringify({question, options: ["x", "y"], answer: 0, subject: question})}\n`
+    )).join("");
+    const folder = await folderOf(t, {
+        "own.jsonl": lines(["q1", "q2"]),
+        "shots/own.jsonl": lines(["e1", "e2", "e3"]),
+        "piqa/valid.jsonl": '{"goal": "q1", "sol1": "x", "sol2": "y"}\n',
+        "piqa/valid-labels.lst": "0\n",
+        "piqa/train.jsonl": '{"goal": "e1", "sol1": "x", "sol2": "y"}\n{"goal": "e2", "sol1": "x", "sol2": "y"}\n',
+        "piqa/train-labels.lst": "0\n"
+    });
+    const own = path.join(folder, "own.jsonl");
+    t.like(await examplesOf("choice", own, 2, path.join(folder, "shots", "own.jsonl")), {
+        shown: [["e1", "e2"], ["e1", "e2"]], badRows: []
+    });
+    t.deepEqual(await examplesOf("piqa", path.join(folder, "piqa"), 1, path.join(folder, "piqa", "train.jsonl")), {
+        shown: [["e1"]], files: ["train.jsonl", "train-labels.lst"], badRows: ["train.jsonl:2"]
+    });
+    await t.throwsAsync(examplesOf("piqa", path.join(folder, "piqa"), 2, path.join(folder, "piqa", "train.jsonl")), {
+        name: "DataError", message: /train\.jsonl has 1 item, but --shots 2 needs 2$/
+    });
+    await t.throwsAsync(examplesOf("choice", own, 1, path.join(folder, "shots", "..", "own.jsonl")), {
+        name: "DataError", message: /own\.jsonl has the examples, and is data that is asked, too/
+    });
 });
 
 test("free-form questions have a pattern, their own or the command's", async (t) => {

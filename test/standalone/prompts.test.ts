@@ -25,6 +25,42 @@ test("prompts for log-likelihoods are lm-evaluation-harness's", (t) => {
     t.deepEqual(promptOf("social-iqa", "text"), ["Q:  What is it? \nA:", [" one", " two", " three", "  four"]]);
 });
 
+/** Of the same subject as `item`. */
+const examples: ChoiceItem[] = [
+    {id: "2", subject: "college_mathematics", question: "1+1=", options: ["1", "2", "3", "4"], answer: 1},
+    {id: "3", subject: "college_mathematics", question: "Which is even? ", options: ["one", "three", "five", " six"], answer: 3}
+];
+
+test("examples stand before the question, each in the question's own form and with its answer, under one introduction", (t) => {
+    const promptAfter = (task: TaskName, way: "letter" | "text") => {
+        const {message, opening, separator, options} = (taskOf(task) as ChoiceTask).prompt(item, way, examples);
+        return {text: openReply(message, {opening, separator, chatWrapper: undefined}).text, options};
+    };
+    const letters = [" A", " B", " C", " D"];
+    t.deepEqual(promptAfter("mmlu", "letter"), {
+        text: "The following are multiple choice questions (with answers) about college mathematics.\n\n" +
+            "1+1=\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer: B\n\n" +
+            "Which is even?\nA. one\nB. three\nC. five\nD.  six\nAnswer: D\n\n" +
+            "What is it?\nA. one\nB. two\nC. three\nD.  four\nAnswer:",
+        options: letters
+    });
+    t.deepEqual(promptAfter("choice", "letter"), {
+        text: "1+1=\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer: B\n\n" +
+            "Which is even?\nA. one\nB. three\nC. five\nD.  six\nAnswer: D\n\n" +
+            "What is it?\nA. one\nB. two\nC. three\nD.  four\nAnswer:",
+        options: letters
+    });
+
+    const texts = [" one", " two", " three", "  four"];
+    const plain = "Question: 1+1=\nAnswer: 2\n\nQuestion: Which is even? \nAnswer:  six\n\nQuestion:  What is it? \nAnswer:";
+    t.deepEqual(promptAfter("piqa", "text"), {text: plain, options: texts});
+    t.deepEqual(promptAfter("mmlu", "text"), {text: plain, options: texts});
+    t.deepEqual(promptAfter("social-iqa", "text"), {
+        text: "Q: 1+1=\nA: 2\n\nQ: Which is even? \nA:  six\n\nQ:  What is it? \nA:", options: texts
+    });
+    t.deepEqual((taskOf("mmlu") as ChoiceTask).prompt(item, "letter", []), (taskOf("mmlu") as ChoiceTask).prompt(item, "letter"));
+});
+
 test("the prompt for written answers asks for an analysis and a response, and names the letters that there are", (t) => {
     const prompt = (taskOf("choice") as ChoiceTask).question({...item, options: ["x", "y", "z"]});
     t.regex(prompt, /"Analysis:"/);

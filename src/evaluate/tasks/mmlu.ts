@@ -1,3 +1,4 @@
+import fs from "node:fs/promises";
 import path from "node:path";
 import {parse} from "csv-parse/sync";
 import {DataError} from "../item.js";
@@ -36,10 +37,26 @@ async function listSplit(fileOrFolder: string): Promise<string[]> {
         : files;
 }
 
+/** The examples of a subject are in `philosophy_dev.csv`, beside its file or, as published, in a folder `dev` beside the file's folder. */
+export async function mmluExampleFile(file: string): Promise<string> {
+    const name = `${subjectOf(file)}_dev.csv`;
+    const folder = path.dirname(file);
+    const places = [path.join(folder, name), path.join(folder, "..", "dev", name)];
+    for (const place of places) {
+        if (await fs.stat(place).then(() => true, () => false))
+            return place;
+    }
+    throw new DataError(`the examples for ${file} are missing: there is neither ${places.join(" nor ")}`);
+}
+
+function subjectOf(file: string): string {
+    return path.basename(file, ".csv").replace(/_(test|val|dev)$/, "");
+}
+
 type Row = {record: string[], line: number};
 
 async function readSubject(file: string): Promise<{items: ChoiceItem[], badRows: BadRow[]}> {
-    const subject = path.basename(file, ".csv").replace(/_(test|val|dev)$/, "");
+    const subject = subjectOf(file);
     const group = groupOf(subject);
     const rows = parseRows(file, await readText(file));
 

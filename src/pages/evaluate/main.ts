@@ -1,7 +1,7 @@
 import "../shared/base.css";
 import "./style.css";
 import {
-    armTable, controlTable, generationTable, notesFor, partTable, perplexityTable, subtitleOf, titleOf, titleOfReport, verdicts
+    armTable, controlTable, filesOf, generationTable, notesFor, partTable, perplexityTable, subtitleOf, titleOf, titleOfReport, verdicts
 } from "../../evaluate/report.js";
 import {readPageData} from "../shared/data.js";
 import {choiceButtons, element} from "../shared/dom.js";
@@ -74,7 +74,6 @@ function metricSection(metric: MetricSummary): Node[] {
 
 function aboutSection(): Node {
     const {settings, badRows, leftOut} = report;
-    const hashes = [settings.model, ...settings.data];
     return element("section", {},
         element("h2", {}, "About this run"),
         table([
@@ -82,7 +81,7 @@ function aboutSection(): Node {
             ...settings.arms.map(({name, emulation}) => [name, emulation == null ? "the model as it is" : JSON.stringify(emulation)])
         ], "hash"),
         element("p"),
-        table([["file", "SHA-256"], ...hashes.map(({file, sha256}) => [file, sha256])], "hash"),
+        table([["file", "SHA-256"], ...filesOf(report).map(({file, sha256}) => [file, sha256])], "hash"),
         element("p"),
         element("p", {}, `Rows of the data that are no items: ${badRows.length}. Items that could not be evaluated: ${leftOut.length}.`),
         ...badRows.length + leftOut.length === 0 ? [] : [
