@@ -10,8 +10,8 @@ import {hashFile} from "../evaluate/hash.js";
 import {DataError} from "../evaluate/item.js";
 import {chooseEvenly} from "../evaluate/questions.js";
 import {
-    armTable, controlTable, generationTable, notesFor, partTable, perplexityTable, renderMarkdown, subtitleOf, titleOf, titleOfReport,
-    verdicts
+    armTable, controlTable, divergenceTable, generationTable, notesFor, partTable, perplexityTable, renderMarkdown, subtitleOf, titleOf,
+    titleOfReport, verdicts
 } from "../evaluate/report.js";
 import {FolderError, ResultFolder} from "../evaluate/results.js";
 import {summarizeChoices, summarizeGenerations, summarizeTexts} from "../evaluate/summary.js";
@@ -361,6 +361,7 @@ function layOut(report: EvaluationReport, output: string): string {
         ]),
         ...generation == null ? [] : [colors.bold("What was written"), table(generationTable(generation))],
         ...perplexity == null ? [] : [colors.bold("Perplexity"), table(perplexityTable(perplexity))],
+        ...perplexity == null || perplexity.length < 2 ? [] : [colors.bold("Divergence from plain"), table(divergenceTable(perplexity))],
         ...verdicts(report).map((verdict) => wrap(verdict, process.stdout)),
         ...notesFor(report).map((line) => colors.dim(wrap(line, process.stdout))),
         ...leftOut.length > 0 ? [`${leftOut.length} items could not be evaluated; the report names them.`] : [],

@@ -21,7 +21,9 @@ export type WindowScore = {
 
     /** the sum of the Kullback-Leibler divergences from the plain model, in nats; 0 for the plain model itself */
     divergence: number,
-    largestDivergence: number,
+
+    /** each of these divergences, to six digits; none for the plain model */
+    divergences: number[],
 
     /** at how many of them the likeliest token is the plain model's */
     sameTop: number
@@ -64,7 +66,7 @@ export async function scoreWindow(
     context: LlamaContext, {tokens}: TextWindow, arms: readonly Arm[], signal?: AbortSignal
 ): Promise<WindowScore[]> {
     const slots = new Slots(context);
-    const scores = arms.map((): WindowScore => ({count: 0, loss: 0, divergence: 0, largestDivergence: 0, sameTop: 0}));
+    const scores = arms.map((): WindowScore => ({count: 0, loss: 0, divergence: 0, divergences: [], sameTop: 0}));
     const firstScored = Math.floor(tokens.length / 2);
 
     try {
@@ -87,7 +89,7 @@ export async function scoreWindow(
                     }
                     const {divergence, sameTop} = logits.getDivergence(row, references.get(index)!);
                     score.divergence += divergence;
-                    score.largestDivergence = Math.max(score.largestDivergence, divergence);
+                    score.divergences.push(Number(divergence.toPrecision(6)));
                     score.sameTop += Number(sameTop);
                 }));
             }

@@ -37,8 +37,9 @@ export const notes = {
         "number of arms.",
     smallest: "The smallest effect is the true difference that a sample like this one would have shown four times in five.",
     fewClusters: "With so few subjects to draw from, the bootstrap's intervals are rather too narrow.",
-    perplexity: "Of each window of tokens, the second half is scored. Intervals are 95 %, by bootstrap over texts (over windows where there " +
-        "is one text). Divergence is Kullback and Leibler's, of the arm's next token from plain's, in nats.",
+    perplexity: "Of each window of tokens, the second half is scored. Intervals are 95 %, by bootstrap; of differences, by paired bootstrap.",
+    perplexityP: "p is the paired bootstrap's against plain, of the logarithm of perplexity; corrected by Holm's method for the number of arms.",
+    divergence: "Divergence is Kullback and Leibler's, of the arm's next token from plain's, in nats, over all tokens that are scored.",
     plainOnly: "There is only the plain arm, so there is nothing to compare."
 };
 
@@ -65,9 +66,9 @@ export function verdicts({metrics, perplexity}: EvaluationReport): string[] {
     const texts = (perplexity ?? []).flatMap(({arm, logRatio}) => {
         if (logRatio == null)
             return [];
-        const [low, high] = logRatio.interval;
-        const change = `perplexity ${percentChange(logRatio.value)} against plain (${percentChange(low)} to ${percentChange(high)})`;
-        return [`${arm}: ${change}${low <= 0 && high >= 0 ? ", well within chance" : ""}.`];
+        const {value, interval: [low, high], corrected} = logRatio;
+        return [`${arm}: perplexity ${percentChange(value)} against plain (${percentChange(low)} to ${percentChange(high)}), ` +
+            `${corrected < 0.05 ? "seldom by chance alone" : "well within chance"} (corrected p ${equationP(corrected)}).`];
     });
     return [...accuracy, ...texts];
 }
@@ -76,6 +77,8 @@ export function verdicts({metrics, perplexity}: EvaluationReport): string[] {
 export function notesFor({metrics, perplexity}: EvaluationReport): string[] {
     const compared = metrics.some(({arms}) => arms.length > 1);
     const drawn = metrics[0]?.bootstrap;
+    const texts = perplexity?.[0]?.bootstrap;
+    const textsCompared = perplexity != null && perplexity.length > 1;
     return [
         ...metrics[0]?.guessing == null ? [] : [`Guessing would be right in ${percent(metrics[0].guessing)} of the items.`],
         ...metrics.length > 0 ? [notes.interval] : [],
@@ -83,7 +86,12 @@ export function notesFor({metrics, perplexity}: EvaluationReport): string[] {
         ...compared && drawn?.units === "clusters" ? [`The bootstrap draws whole subjects, of which there are ${drawn.clusters}.`] : [],
         ...compared && drawn?.units === "clusters" && drawn.clusters < fewClusters ? [notes.fewClusters] : [],
         ...perplexity != null ? [notes.perplexity] : [],
-        ...metrics.length > 0 && !compared ? [notes.plainOnly] : []
+        ...textsCompared ? [notes.perplexityP, notes.divergence] : [],
+        ...texts == null ? [] : [`The bootstrap draws ${texts.units === "texts" ? "whole texts" : "windows"}, of which there are ${texts.count}.`],
+        ...texts != null && texts.count < fewClusters
+            ? [`With so few ${texts.units} to draw from, the bootstrap's intervals are rather too narrow, and p below 0.05 takes six of them.`]
+            : [],
+        ...(metrics.length > 0 && !compared) || (perplexity != null && !textsCompared) ? [notes.plainOnly] : []
     ];
 }
 
@@ -128,7 +136,8 @@ export function renderMarkdown(report: EvaluationReport): string {
             "## Perplexity",
             "",
             ...markdownTable(perplexityTable(perplexity)),
-            ""
+            "",
+            ...perplexity.length > 1 ? ["### Divergence from plain", "", ...markdownTable(divergenceTable(perplexity)), ""] : []
         ],
         ...notesFor(report).map((note) => `${note}  `),
         "",
@@ -229,17 +238,33 @@ export function generationTable(generation: readonly GenerationSummary[]): Table
 
 export function perplexityTable(perplexity: readonly PerplexitySummary[]): Table {
     return [
-        ["arm", "tokens", "perplexity", "95 %", "against plain", "95 %", "mean divergence", "largest", "same likeliest token"],
-        ...perplexity.map(({arm, tokens, perplexity, interval, logRatio, divergence, sameTop}) => [
+        ["arm", "tokens", "perplexity", "95 %", "against plain", "95 %", "p", "corrected"],
+        ...perplexity.map(({arm, tokens, perplexity, interval, logRatio}) => [
             arm, String(tokens), perplexity.toFixed(3), interval.map((bound) => bound.toFixed(3)).join(" to "),
-            ...logRatio == null || divergence == null || sameTop == null
-                ? ["", "", "", "", ""]
+            ...logRatio == null
+                ? ["", "", "", ""]
                 : [
-                    percentChange(logRatio.value), logRatio.interval.map(percentChange).join(" to "), divergence.mean.toPrecision(3),
-                    divergence.largest.toPrecision(3), percent(sameTop)
+                    percentChange(logRatio.value), logRatio.interval.map(percentChange).join(" to "), formatP(logRatio.p),
+                    formatP(logRatio.corrected)
                 ]
         ])
     ];
+}
+
+/** How far each arm is from plain, token by token. */
+export function divergenceTable(perplexity: readonly PerplexitySummary[]): Table {
+    return [
+        ["arm", "mean divergence", "95 %", "median", "90 % below", "99 % below", "largest", "same likeliest token"],
+        ...perplexity.flatMap(({arm, divergence, sameTop}) => divergence == null || sameTop == null ? [] : [[
+            arm, formatDivergence(divergence.mean), divergence.interval.map(formatDivergence).join(" to "),
+            ...[divergence.median, divergence.percentile90, divergence.percentile99, divergence.largest].map(formatDivergence),
+            percent(sameTop)
+        ]])
+    ];
+}
+
+function formatDivergence(nats: number): string {
+    return nats.toPrecision(3);
 }
 
 function markdownTable([head = [], ...rows]: Table): string[] {

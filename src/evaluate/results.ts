@@ -91,7 +91,7 @@ export type TextResult = ResultBase & {
     tokens: number,
     loss: number,
     divergence: number,
-    largestDivergence: number,
+    divergences: number[],
     sameTop: number
 };
 

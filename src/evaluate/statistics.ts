@@ -61,7 +61,13 @@ export type Bootstrap = {
 
     /** 95 %, from the percentiles of the resampled means */
     interval: [low: number, high: number],
-    standardError: number
+    standardError: number,
+
+    /**
+     * Two-sided, of the mean being 0: twice the share of resampled means on its other side, so that it is about below 0.05 where the
+     * interval leaves 0 out. Of `n` things to draw it is never below a sign test's least, `2 / 2 ** n`.
+     */
+    p: number
 };
 
 /**
@@ -94,11 +100,14 @@ export function bootstrapMean(
         means[resample] = sum / count;
     }
     means.sort();
+    const fewer = Math.min(means.filter((value) => value <= 0).length, means.filter((value) => value >= 0).length);
 
     return {
         mean: mean(units),
         interval: [quantile(means, 0.025), quantile(means, 0.975)],
-        standardError: standardDeviation(means)
+        standardError: standardDeviation(means),
+        // of few things that agree all resamples agree, too, however little that says
+        p: Math.min(1, Math.max(2 * (fewer + 1) / (means.length + 1), 2 / 2 ** units.length))
     };
 }
 

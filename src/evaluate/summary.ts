@@ -1,4 +1,4 @@
-import {bootstrapMean, holm, mcnemarExact, smallestEffect, wilsonInterval} from "./statistics.js";
+import {bootstrapMean, holm, mcnemarExact, quantile, smallestEffect, wilsonInterval} from "./statistics.js";
 import type {ChoiceResult, GenerationResult, Result, TextResult} from "./results.js";
 import type {Way} from "./tasks.js";
 
@@ -90,9 +90,30 @@ export type PerplexitySummary = {
     /** 95 %, by bootstrap over texts, or over windows of a single one */
     interval: [low: number, high: number],
 
-    /** `undefined` for the plain model, and the next three too */
-    logRatio?: {value: number, interval: [low: number, high: number]},
-    divergence?: {mean: number, interval: [low: number, high: number], largest: number},
+    /** what the bootstrap draws, and how many there are */
+    bootstrap: {units: "texts" | "windows", count: number},
+
+    /** of the perplexities; `undefined` for the plain model, and the next two too */
+    logRatio?: {
+        value: number,
+
+        /** 95 %, by paired bootstrap */
+        interval: [low: number, high: number],
+
+        /** by the same bootstrap; and of all arms, by Holm's method */
+        p: number,
+        corrected: number
+    },
+
+    /** of single tokens */
+    divergence?: {
+        mean: number,
+        interval: [low: number, high: number],
+        median: number,
+        percentile90: number,
+        percentile99: number,
+        largest: number
+    },
 
     /** share of tokens whose likeliest one is the plain model's */
     sameTop?: number
@@ -202,8 +223,13 @@ function shareOf(marks: readonly Mark[]): Share {
 }
 
 export function summarizeTexts(results: Results<TextResult>, seed: number): PerplexitySummary[] {
-    const [plain] = results.values();
-    return Array.from(results, ([arm, list]): PerplexitySummary => {
+    const [plain = []] = results.values();
+    const texts = new Set(plain.map(({subject}) => subject)).size;
+    const drawn: PerplexitySummary["bootstrap"] = texts > 1
+        ? {units: "texts", count: texts}
+        : {units: "windows", count: plain.length};
+
+    const summaries = Array.from(results, ([arm, list]): PerplexitySummary => {
         const bootstrap = (sumOf: (result: TextResult, index: number) => number) => bootstrapMean(
             list.map((result, index) => ({cluster: result.subject, sum: sumOf(result, index), count: result.tokens})), {seed}
         );
@@ -212,21 +238,27 @@ export function summarizeTexts(results: Results<TextResult>, seed: number): Perp
             arm,
             tokens: list.reduce((sum, {tokens}) => sum + tokens, 0),
             perplexity: Math.exp(loss.mean),
-            interval: loss.interval.map(Math.exp) as [number, number]
+            interval: loss.interval.map(Math.exp) as [number, number],
+            bootstrap: drawn
         };
         if (list === plain)
             return summary;
 
-        const ratio = bootstrap((result, index) => result.loss - plain![index]!.loss);
+        const ratio = bootstrap((result, index) => result.loss - plain[index]!.loss);
         const divergence = bootstrap((result) => result.divergence);
+        const ascending = Float64Array.from(list.flatMap(({divergences}) => divergences)).sort();
         return {
             ...summary,
-            logRatio: {value: ratio.mean, interval: ratio.interval},
+            logRatio: {value: ratio.mean, interval: ratio.interval, p: ratio.p, corrected: ratio.p},
             divergence: {
-                mean: divergence.mean, interval: divergence.interval,
-                largest: Math.max(...list.map(({largestDivergence}) => largestDivergence))
+                mean: divergence.mean, interval: divergence.interval, median: quantile(ascending, 0.5),
+                percentile90: quantile(ascending, 0.9), percentile99: quantile(ascending, 0.99), largest: quantile(ascending, 1)
             },
             sameTop: list.reduce((sum, {sameTop}) => sum + sameTop, 0) / summary.tokens
         };
     });
+    const compared = summaries.flatMap(({logRatio}) => logRatio ?? []);
+    for (const [index, corrected] of holm(compared.map(({p}) => p)).entries())
+        compared[index]!.corrected = corrected;
+    return summaries;
 }

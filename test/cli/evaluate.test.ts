@@ -17,7 +17,10 @@ type Report = {
     settings: {arms: Array<{name: string}>, shots: number, examples: Array<{file: string, sha256: string}>},
     metrics: Array<{metric: string, arms: Array<{arm: string, right: number, count: number, accuracy: number, difference?: {p: number}}>}>,
     generation?: Array<{unreadable: number, tokens: number}>,
-    perplexity?: Array<{arm: string, perplexity: number, sameTop?: number}>,
+    perplexity?: Array<{
+        arm: string, perplexity: number, sameTop?: number, logRatio?: {p: number},
+        divergence?: {mean: number, median: number, percentile90: number, percentile99: number, largest: number}
+    }>,
     badRows: Array<{file: string, line: number, problem: string}>,
     leftOut: unknown[]
 };
@@ -211,7 +214,13 @@ test.serial("perplexity and divergence of texts", async (t) => {
     t.is(zero!.arm, "zero");
     t.is(zero!.perplexity, plain!.perplexity);
     t.is(zero!.sameTop, 1);
+    t.is(zero!.logRatio!.p, 1);
     t.not(steered!.perplexity, plain!.perplexity);
+    const {mean, median, percentile90, percentile99, largest} = steered!.divergence!;
+    t.true(0 < median && median < percentile90 && percentile90 < percentile99 && percentile99 < largest && mean < largest);
+    t.true(results.every(({arm, tokens, ...result}) => (
+        (result as unknown as {divergences: number[]}).divergences.length === (arm === "plain" ? 0 : tokens)
+    )));
     t.true(results.every(({arm, ...result}) => arm !== "zero" || (result as unknown as {divergence: number}).divergence < 1e-6));
     t.true(results.some(({arm, ...result}) => arm === "early-layer" && (result as unknown as {divergence: number}).divergence > 1e-4));
 });

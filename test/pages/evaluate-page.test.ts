@@ -24,7 +24,7 @@ const choices = new Map(arms.map((arm) => [arm, Array.from({length: 200}, (_, in
 
 const texts = new Map(arms.map((arm, place) => [arm, Array.from({length: 12}, (_, index): TextResult => ({
     item: `w${index}`, arm, subject: "text", prompt: "", data: "", model: "", options: "", tokens: 100, loss: 200 + index + 3 * place,
-    divergence: place, largestDivergence: place, sameTop: 100 - place
+    divergence: place, divergences: Array.from({length: 100}, () => place / 100), sameTop: 100 - place
 }))]));
 
 function reportOf(results: Pick<EvaluationReport, "metrics" | "perplexity">): EvaluationReport {

@@ -10,7 +10,9 @@ const reference = JSON.parse(await fs.readFile(new URL("../../test/statistics/re
     wilson: Array<{right: number, count: number, interval: Interval}>,
     mcnemar: Array<{onlyFirst: number, onlySecond: number, p: number}>,
     holm: Array<{p: number[], corrected: number[]}>,
-    bootstrap: Array<{rows: Array<[cluster: string, difference: number]>, mean: number, interval: Interval, standardError: number}>
+    bootstrap: Array<{
+        rows: Array<[cluster: string, difference: number]>, mean: number, interval: Interval, standardError: number, p: number
+    }>
 };
 
 function isNear(actual: number, expected: number, tolerance: number): boolean {
@@ -36,13 +38,15 @@ test("Holm's correction is statsmodels'", (t) => {
 });
 
 test("the paired bootstrap is SciPy's, clustered or not", (t) => {
-    for (const {rows, mean, interval, standardError} of reference.bootstrap) {
+    for (const {rows, mean, interval, standardError, p} of reference.bootstrap) {
         const result = bootstrapMean(rows.map(([cluster, sum]) => ({cluster, sum, count: 1})), {resamples: 40_000, seed: 3});
         t.true(isNear(result.mean, mean, 1e-12));
         // with so many resamples, percentiles of either vary by about this
         t.true(isNear(result.standardError, standardError, 0.02 * standardError), `${result.standardError}, not ${standardError}`);
         for (const [index, bound] of result.interval.entries())
             t.true(isNear(bound, interval[index]!, 0.08 * standardError), `${bound}, not ${interval[index]}`);
+        // four standard deviations of a share of 40,000
+        t.true(isNear(result.p, p, 8 * Math.sqrt(p / 2 / 40_000) + 1e-4), `p is ${result.p}, not ${p}`);
     }
 });
 
@@ -58,6 +62,21 @@ test("of few clusters the bootstrap gives the percentiles of all samples that th
     const observations = clusters.map(([sum, count], index) => ({cluster: String(index), sum, count}));
     const {interval} = bootstrapMean(observations, {resamples: 20_000, seed: 1});
     t.deepEqual(interval, [all[0], all.at(-1)]); // each of the extremes has a probability of 1/27
+});
+
+test("the bootstrap's p is twice the share of samples on the other side of 0, and says no more than so few things can", (t) => {
+    const pOf = (rows: Array<[cluster: string, sum: number, count?: number]>) => (
+        bootstrapMean(rows.map(([cluster, sum, count = 1]) => ({cluster, sum, count})), {resamples: 20_000, seed: 2}).p
+    );
+    // the sum is at most 0 only where none of three draws is the 4: in 8 of 27 samples
+    for (const rows of [[["x", 4], ["x", -1], ["x", -1]], [["a", 1], ["a", 3], ["b", -1, 5], ["c", -1]], [["x", -4], ["x", 1], ["x", 1]]])
+        t.true(isNear(pOf(rows as Array<[string, number]>), 16 / 27, 0.02), String(pOf(rows as Array<[string, number]>)));
+
+    const agreeing = (count: number) => pOf(Array.from({length: count}, (_, index) => ["x", 1 + index]));
+    t.deepEqual([1, 2, 3, 6].map(agreeing), [1, 1 / 2, 1 / 4, 1 / 32]);
+    t.is(agreeing(40), 2 / 20_001);
+    t.is(pOf([["x", 0], ["x", 0], ["x", 0]]), 1);
+    t.is(pOf([]), 1);
 });
 
 test("the bootstrap is that of its seed", (t) => {

@@ -54,7 +54,8 @@ def resample(rows):
         "rows": rows,
         "mean": float(sums.sum() / counts.sum()),
         "interval": [float(result.confidence_interval.low), float(result.confidence_interval.high)],
-        "standardError": float(result.standard_error)
+        "standardError": float(result.standard_error),
+        "p": float(2 * min(np.mean(result.bootstrap_distribution <= 0), np.mean(result.bootstrap_distribution >= 0)))
     }
 
 

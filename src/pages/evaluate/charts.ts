@@ -56,8 +56,9 @@ export function perplexityChart(perplexity: readonly PerplexitySummary[]): Eleme
     const change = (logRatio: number) => 100 * (Math.exp(logRatio) - 1);
     return rowChart(perplexity.flatMap(({arm, logRatio}) => logRatio == null ? [] : [{
         name: arm, value: change(logRatio.value), low: change(logRatio.interval[0]), high: change(logRatio.interval[1]),
-        color: color.steered, title: `${arm}: ${change(logRatio.value).toFixed(2)} %`
-    }]), {label: "change of perplexity, %", zero: 0});
+        color: logRatio.corrected < 0.05 ? color.steered : color.quiet,
+        title: `${arm}: ${change(logRatio.value).toFixed(2)} %, corrected p = ${logRatio.corrected.toPrecision(2)}`
+    }]), {label: "change of perplexity, %; in colour: corrected p below 0.05", zero: 0});
 }
 
 /** A column for each arm, a row for each part. */

@@ -1,7 +1,8 @@
 import "../shared/base.css";
 import "./style.css";
 import {
-    armTable, controlTable, filesOf, generationTable, notesFor, partTable, perplexityTable, subtitleOf, titleOf, titleOfReport, verdicts
+    armTable, controlTable, divergenceTable, filesOf, generationTable, notesFor, partTable, perplexityTable, subtitleOf, titleOf,
+    titleOfReport, verdicts
 } from "../../evaluate/report.js";
 import {readPageData} from "../shared/data.js";
 import {choiceButtons, element} from "../shared/dom.js";
@@ -25,7 +26,8 @@ page.append(
         element("section", {},
             element("h2", {}, "Perplexity"),
             ...report.perplexity.length > 1 ? [figure("Perplexity against plain, with 95 % intervals", perplexityChart(report.perplexity))] : [],
-            table(perplexityTable(report.perplexity)))
+            table(perplexityTable(report.perplexity)),
+            ...report.perplexity.length > 1 ? [element("h3", {}, "Divergence from plain"), table(divergenceTable(report.perplexity))] : [])
     ],
     element("div", {class: "quiet notes"}, ...notesFor(report).map((note) => element("p", {class: "quiet"}, note))),
     aboutSection()
