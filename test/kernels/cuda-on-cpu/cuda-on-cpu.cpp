@@ -14,6 +14,8 @@ dim3         gridDim;
 bool         descending    = false;
 int          blocks_per_sm = 2;
 
+std::vector<const float2 *> counted_writes;
+
 enum class state { ready, at_block_barrier, at_warp_barrier, done };
 
 // makecontext() starts a fiber on its stack, from then on jumps go to and fro: swapcontext() makes a system call each time

@@ -17,6 +17,7 @@
 #include <initializer_list>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #define __CUDA_ARCH__      860
 #define __CUDA_ARCH_LIST__ 860
@@ -363,6 +364,14 @@ extern dim3         gridDim;
 // Runs all blocks of a grid. Blocks and threads take turns in ascending or descending order: what depends on it lacks a barrier.
 void        run_grid(dim3 grid, dim3 block, size_t n_shared, const std::function<void()> & kernel);
 extern bool descending;
+
+// where rows' pairs were exported, in order: that nobody writes one twice can't be seen by its value
+extern std::vector<const float2 *> counted_writes;
+
+inline void write_counted(float2 * to, float2 value) {
+    counted_writes.push_back(to);
+    *to = value;
+}
 
 void * dynamic_shared();
 void   wait_for_block();

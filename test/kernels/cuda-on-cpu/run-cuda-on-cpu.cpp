@@ -113,9 +113,18 @@ static void run_own_kernels(const attention_case & c, const attention_inputs & i
 
 // between flash attention and our kernels: what they are given
 static std::vector<float2> exported;
+static std::vector<int>    times_exported; // of each row, by how many writes
 
 static void take_exported(const ggml_tensor * fa, const float2 * row_meta) {
-    exported.assign(row_meta, row_meta + ggml_nrows(fa));
+    const size_t n_rows = ggml_nrows(fa);
+    exported.assign(row_meta, row_meta + n_rows);
+    times_exported.assign(n_rows, 0);
+    for (const float2 * written : cuda_on_cpu::counted_writes) {
+        // vec and tile write to the parts of split rows, too, at the same place of their source
+        if (written >= row_meta && written < row_meta + n_rows) {
+            ++times_exported[written - row_meta];
+        }
+    }
 }
 
 void ggml_cuda_attn_record_pattern(
@@ -142,6 +151,9 @@ static void check_exported(
         worst = error <= limit ? std::max(worst, error) : INFINITY; // a row that nobody wrote is no number
     }
     checks.check(worst <= limit, name, "error of a row's logarithm of the sum", worst, limit);
+
+    const auto [least, most] = std::minmax_element(times_exported.begin(), times_exported.end());
+    checks.check(*least == 1 && *most == 1, name, "writes of a row's pair", *least == 1 ? *most : *least, 1);
 }
 
 struct device_size {
@@ -173,12 +185,14 @@ static void run_flash_attention(const kernel_instance & kernel, const attention_
     checks.check(exported.empty(), name, "rows exported without emulation", exported.size(), 0);
 
     operation record(c, in, ref, attention_mode::record);
+    cuda_on_cpu::counted_writes.clear();
     kernel.run(ctx, record.fa);
     checks.check(record.output() == plain.output(), name, "difference while recording", 1, 0);
     check_exported(name, c, ref, log_sum_limit);
     check_pattern(name, c, ref, record);
 
     operation boost(c, in, ref, attention_mode::boost);
+    cuda_on_cpu::counted_writes.clear();
     kernel.run(ctx, boost.fa);
     check_exported(name, c, ref, log_sum_limit);
     check_boost(name, c, ref, boost, plain.output(), limit);

@@ -1,7 +1,7 @@
 // Makes C++ that a CPU's compiler takes of CUDA sources: translate.js FROM TO FILE...
 //
 // Everything stays the same but three things that are no C++: the launch with <<< >>>, shared arrays whose size the launch gives, and
-// PTX instructions. Each becomes a call of cuda-on-cpu.h.
+// PTX instructions. Each becomes a call of cuda-on-cpu.h. So does the export of a row's (maximum, sum), which is counted there.
 import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
@@ -17,6 +17,7 @@ function translate(source) {
     return source
         .replace(/(\w+)<<<([^>]*)>>>\(/g, "cuda_on_cpu::launch($1, $2, ")
         .replace(/extern __shared__ (\w+) (\w+)\[\];/g, "$1 * $2 = ($1 *) cuda_on_cpu::dynamic_shared();")
+        .replace(/\b((?:row_)?meta)(\[.*\]) = (make_float2\(.*\)|value);/g, "cuda_on_cpu::write_counted(&$1$2, $3);")
         // without a mask this divides by 0, which only traps on a CPU; the result is not used
         .replaceAll("(sequence % ne33)", "(ne33 == 0 ? 0 : sequence % ne33)")
         .replace(/\basm(?: volatile)?\(("[^"]*")([^;]*)\);/g, (_, instruction, operands) => translatePtx(instruction, operands));
