@@ -14,6 +14,7 @@ import {getLlama} from "reattend";
 import {compareInstructions, compareOff} from "./compare/off.js";
 import {compareNode} from "./compare/node.js";
 import {compareParallel} from "./compare/parallel.js";
+import {comparePasses} from "./compare/passes.js";
 import {describeMachine, layOut, toMarkdown} from "./compare/report.js";
 import {compareStartup} from "./compare/startup.js";
 import {compareTorch} from "./compare/torch.js";
@@ -21,6 +22,7 @@ import {compareTorch} from "./compare/torch.js";
 const parts = {
     off: {compare: compareOff, builds: true},
     instructions: {compare: compareInstructions, builds: true},
+    passes: {compare: comparePasses, builds: true},
     node: {compare: compareNode},
     parallel: {compare: compareParallel},
     startup: {compare: compareStartup},
@@ -31,6 +33,7 @@ const parts = {
 const sizes = {
     off: {pairs: 5, prefill: 512, prefillRounds: 3, decode: 16, decodeRounds: 7, checkedTokens: 32},
     instructions: {layers: 4, prefill: 64, decode: 8},
+    passes: {kvTypes: ["f16", "q8_0", "q4_0"], depths: [0, 2048, 8192], batch: 64, decode: 4},
     node: {prefill: [512, 2048], prefillRounds: [7, 3], depths: [0, 2048], decode: 16, decodeRounds: 13},
     parallel: {counts: [1, 2, 4, 8], prompt: 64, tokens: 32, rounds: 5},
     startup: {rounds: 13},

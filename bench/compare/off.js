@@ -1,9 +1,7 @@
 // Off is free: our llama.cpp without emulation against the same one without our patches, both without Node.js.
-import {spawn} from "node:child_process";
 import path from "node:path";
-import {text} from "node:stream/consumers";
-import {findCommand} from "../../scripts/lib/tools.js";
 import {buildOurs, buildUnpatched} from "./builds.js";
+import {countInstructions, whyNoCounting} from "./callgrind.js";
 import {Child} from "./child.js";
 import {makeRow, takeTurns, tokensPerSecond} from "./turns.js";
 
@@ -74,12 +72,13 @@ async function measurePair(folders, {model, threads, clock, off, progress}) {
     }
 }
 
-/** The same in instructions, which no other process disturbs. */
+/** The same in instructions. */
 export async function compareInstructions({makeModel, sizes: {instructions}, progress}) {
     if (instructions == null)
         return {leftOut: "takes minutes; not with --quick"};
-    if (findCommand("valgrind") == null)
-        return {leftOut: "valgrind is not there; install it with: apt install valgrind"};
+    const reason = whyNoCounting();
+    if (reason != null)
+        return {leftOut: reason};
 
     progress("building llama.cpp for valgrind, with our patches and without");
     const folders = [await buildOurs({valgrind: true}), await buildUnpatched({valgrind: true})];
@@ -89,7 +88,9 @@ export async function compareInstructions({makeModel, sizes: {instructions}, pro
     const work = {[`prefill of ${instructions.prefill}`]: `prefill ${instructions.prefill}`, "decode at 0": `decode ${instructions.decode}`};
     const rows = [];
     for (const [what, block] of Object.entries(work)) {
-        const [plain, theirs] = await Promise.all(folders.map((folder) => countInstructions(folder, model, block)));
+        const [plain, theirs] = await Promise.all(folders.map((folder) => (
+            countInstructions(folder, {model, counted: "llama_decode", blocks: [block]})
+        )));
         rows.push(makeRow({
             what: `off: ${what}, ${instructions.layers} layers`,
             unit: "10⁶ instructions",
@@ -101,17 +102,4 @@ export async function compareInstructions({makeModel, sizes: {instructions}, pro
         }));
     }
     return {rows, notes: ["instructions: of llama_decode with one thread, built for AVX2, which is what valgrind knows"]};
-}
-
-async function countInstructions(folder, model, block) {
-    const child = spawn("valgrind", [
-        "--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=llama_decode",
-        path.join(folder, "run-blocks"), model, "1", "512", "wall"
-    ], {stdio: ["pipe", "ignore", "pipe"]});
-    child.stdin.end(`${block}\n`);
-    const output = await text(child.stderr);
-    const [, count] = /Collected : (\d+)/.exec(output) ?? [];
-    if (count == null)
-        throw new Error(`valgrind counted nothing: ${output.trim().split("\n").at(-1)}`);
-    return Number(count);
 }

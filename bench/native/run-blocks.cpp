@@ -4,6 +4,9 @@
 //
 //   prefill N      a prompt of N tokens in an empty context
 //   fill N         the same, but only to decode on top of it
+//   save FILE      the context as it was filled, and
+//   load FILE N    such a one again, of N tokens
+//   append N       N tokens as one batch; then the context is as it was
 //   decode N       N tokens, one by one, each of them timed; then the context is as it was
 //   steer S        emulation with strength S and the defaults from here on, where the build has it; 0: none
 //   logits N M     a prompt of N tokens and M more, one by one, with the logits of all
@@ -90,13 +93,24 @@ static double time(F action) {
     return now() - start;
 }
 
+// What comes on top of a filled context. The name is what callgrind is told to count; the first batch makes graphs, so it is not.
+extern "C" __attribute__((noinline)) void evaluate_on_top(int begin, int end) {
+    evaluate(begin, end);
+}
+
+static void fail(const std::string & what) {
+    fprintf(stderr, "run-blocks: %s\n", what.c_str());
+    exit(1);
+}
+
 static std::vector<double> run_block(const std::string & line, int & n_filled) {
     std::string        name;
-    float              first  = 0.0f;
+    std::string        argument;
     int                n_more = 0;
     std::istringstream words(line);
-    words >> name >> first >> n_more;
-    const int n_tokens = int(first);
+    words >> name >> argument >> n_more;
+    const float first    = atof(argument.c_str());
+    const int   n_tokens = int(first);
 
     std::vector<double> seconds;
     if (name == "prefill" || name == "fill") {
@@ -105,9 +119,22 @@ static std::vector<double> run_block(const std::string & line, int & n_filled) {
         if (n_tokens > 0) {
             add_logits_to_hash(1);
         }
-    } else if (name == "decode") {
-        for (int i = 0; i < n_tokens; i++) {
-            seconds.push_back(time([&] { evaluate(n_filled + i, n_filled + i + 1); }));
+    } else if (name == "save") {
+        if (!llama_state_save_file(ctx, argument.c_str(), nullptr, 0)) {
+            fail("cannot write " + argument);
+        }
+    } else if (name == "load") {
+        size_t n_prompt = 0;
+        if (!llama_state_load_file(ctx, argument.c_str(), nullptr, 0, &n_prompt)) {
+            fail("cannot read " + argument);
+        }
+        n_filled = n_more;
+    } else if (name == "append" || name == "decode") {
+        const int n_at_once = name == "append" ? n_tokens : 1;
+        evaluate(n_filled, n_filled + n_at_once);
+        llama_memory_seq_rm(llama_get_memory(ctx), 0, n_filled, -1);
+        for (int i = 0; i < n_tokens; i += n_at_once) {
+            seconds.push_back(time([&] { evaluate_on_top(n_filled + i, n_filled + i + n_at_once); }));
             add_logits_to_hash(1);
         }
         llama_memory_seq_rm(llama_get_memory(ctx), 0, n_filled, -1);
@@ -124,8 +151,7 @@ static std::vector<double> run_block(const std::string & line, int & n_filled) {
         params.strength                    = first;
         const char * refusal               = llama_set_attn_emulation(ctx, first == 0.0f ? nullptr : &params);
         if (refusal != nullptr) {
-            fprintf(stderr, "run-blocks: %s\n", refusal);
-            exit(1);
+            fail(refusal);
         }
 #endif
     } else {

@@ -59,7 +59,7 @@ test("bench:compare --quick has rows for each part, as JSON and as Markdown, and
 test("bench:compare tells which parts there are", async (t) => {
     const {code, stderr} = await runBenchScript("compare.js", ["--only", "everything"]);
     t.is(code, 2);
-    t.regex(stderr, /off, instructions, node, parallel, startup, torch/);
+    t.regex(stderr, /off, instructions, passes, node, parallel, startup, torch/);
 });
 
 // stock's binary is installed on this platform only
