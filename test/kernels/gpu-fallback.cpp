@@ -1,8 +1,9 @@
 // A device without the fused kernels: emulation is computed in the dense form, by the device.
 //
-//   gpu-fallback MODEL.gguf
+//   gpu-fallback MODEL.gguf devices|operations
 //
-// The kernels are denied to GPUs, as a backend does that has none. With flash attention and without, with caches of 16 bits and
+// The kernels are denied to GPUs, as a backend does that has none; or only each operation that needs them, as one does that has kernels,
+// but finds this model's operations too large for them. With flash attention and without, with caches of 16 bits and
 // quantised: the report says dense, the scheduler cuts the graph in no more parts than without emulation, so that nothing goes to the
 // CPU and back, and the logits are those of the CPU.
 
@@ -111,14 +112,15 @@ static double nmse(const std::vector<float> & a, const std::vector<float> & b) {
 }
 
 int main(int argc, char ** argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: %s MODEL.gguf\n", argv[0]);
+    const std::string denied = argc == 3 ? argv[2] : "";
+    if (denied != "devices" && denied != "operations") {
+        fprintf(stderr, "usage: %s MODEL.gguf devices|operations\n", argv[0]);
         return 2;
     }
 #ifdef _WIN32
-    _putenv_s("GGML_DISABLE_GPU_ATTN_EMULATION", "1");
+    _putenv_s("GGML_DISABLE_GPU_ATTN_EMULATION", denied.c_str());
 #else
-    setenv("GGML_DISABLE_GPU_ATTN_EMULATION", "1", 1);
+    setenv("GGML_DISABLE_GPU_ATTN_EMULATION", denied.c_str(), 1);
 #endif
     llama_log_set(
         [](ggml_log_level level, const char * text, void *) {
@@ -144,6 +146,9 @@ int main(int argc, char ** argv) {
             const bool flash = flash_attn == LLAMA_FLASH_ATTN_TYPE_ENABLED;
             if (type != GGML_TYPE_F16 && !flash) {
                 continue; // llama.cpp refuses it
+            }
+            if (denied == "operations" && !flash) {
+                continue; // there is no such operation
             }
             const std::string name =
                 std::string(ggml_type_name(type)) + (flash ? ", flash attention" : ", no flash attention");

@@ -149,6 +149,7 @@ llm_attn_emulation::llm_attn_emulation(const llm_graph_context & graph) {
     // of an encoder-decoder only the decoder is emulated, which is the part with a cache
     if (topology.enabled && (graph.mctx || graph.hparams.dec_n_layer == 0)) {
         owner = topology.owner;
+        dense = topology.dense || owner->refused;
         for (int32_t il = 0; il < owner->values.n_layer; ++il) {
             const bool has_attention = graph.hparams.n_head(il) > 0 && !graph.hparams.is_recr(il);
             report.push_back({ false, false, has_attention ? reason_own_kind : reason_no_attention });
@@ -170,7 +171,7 @@ bool llm_attn_emulation::needs_dense(
         return false;
     }
     // a row of sinks and equally scaled weights has no common factor
-    return topology.dense || (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_ALL && topology.normalize && has_sinks);
+    return dense || (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_ALL && topology.normalize && has_sinks);
 }
 
 // true if the layer may be emulated or be the source
@@ -364,6 +365,12 @@ ggml_tensor * llm_attn_emulation::build_own_cells(
     return cells;
 }
 
+void llm_attn_emulation::check_refusal(const ggml_tensor * fa, int il) {
+    ggml_backend_dev_t device = owner->devices[il];
+
+    owner->refused = owner->refused || (device && ggml_attn_emulation_refused(device, fa));
+}
+
 ggml_tensor * llm_attn_emulation::fuse(
     const llm_graph_context & graph, ggml_tensor * fa, const llm_attn_own_cells & own_cells, int il) {
     if (!begin_layer(graph, own_cells, il)) {
@@ -392,6 +399,7 @@ ggml_tensor * llm_attn_emulation::fuse(
 
             ggml_flash_attn_ext_record_pattern(
                 fa, next.cells, build_own_cells(graph, GGML_TYPE_I32, own_cells), topology.threshold);
+            check_refusal(fa, il);
             pattern_size += ggml_nbytes(next.cells);
 
             if (topology.pattern == LLAMA_ATTN_EMULATION_PATTERN_RANDOM) {
@@ -421,6 +429,7 @@ ggml_tensor * llm_attn_emulation::fuse(
 
     ggml_flash_attn_ext_boost_pattern(
         fa, source->cells, get_inputs(graph).strength, build_gain(graph, n_head, il), topology.normalize);
+    check_refusal(fa, il);
 
     return fa;
 }

@@ -70,6 +70,11 @@ class llm_attn_emulation {
     std::vector<llama_attn_emulation_layer> report;
     size_t                                  pattern_size = 0;
 
+    bool dense = false; // no fused kernels
+
+    // tells the next graphs if the layer's device does not take what this one asks of it
+    void check_refusal(const ggml_tensor * fa, int il);
+
     bool begin_layer(const llm_graph_context & graph, const llm_attn_own_cells & own_cells, int il);
 
     llm_graph_input_attn_emulation & get_inputs(const llm_graph_context & graph);

@@ -208,11 +208,13 @@ std::unique_lock<std::mutex> llama_context::apply_attn_settings() {
 
     attn_emulation.memory = memory.get();
 
-    bool only_dense = false;
+    attn_emulation.devices.clear();
     for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
-        ggml_backend_dev_t dev = model.dev_layer(il);
-        only_dense             = only_dense || (dev && !ggml_attn_emulation_supported_device(dev));
+        attn_emulation.devices.push_back(cparams.offload_kqv ? model.dev_layer(il) : nullptr);
     }
+    const auto & devices    = attn_emulation.devices;
+    const bool   only_dense = std::any_of(devices.begin(), devices.end(),
+          [](ggml_backend_dev_t device) { return device && !ggml_attn_emulation_supported_device(device); });
     if (attn_emulation.take(cparams.attn_emulation, only_dense)) {
         sched_need_reserve = true;
     }

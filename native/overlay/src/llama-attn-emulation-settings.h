@@ -4,6 +4,8 @@
 
 #include "llama-attn-emulation.h"
 
+#include "ggml-backend.h"
+
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -51,6 +53,12 @@ struct llama_attn_emulation {
 
     // the context's, null if it has none
     llama_memory_i * memory = nullptr;
+
+    // whose kernels each layer's flash attention takes, null if the CPU's
+    std::vector<ggml_backend_dev_t> devices;
+
+    // one of them has refused what a graph asked of it: all graphs after that one are dense
+    bool refused = false;
 
     std::mutex running; // held while a batch runs or a graph is reserved
 

@@ -42,6 +42,8 @@ GGML_API void ggml_flash_attn_ext_boost_pattern(struct ggml_tensor * fa, struct 
 // false if the op carries a pattern that the device's backend would not look at
 GGML_API bool ggml_attn_emulation_supported(ggml_backend_dev_t device, const struct ggml_tensor * op);
 GGML_API bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device);
+// true if the device runs this flash attention, but not with the pattern that it carries: too large, for example
+GGML_API bool ggml_attn_emulation_refused(ggml_backend_dev_t device, const struct ggml_tensor * fa);
 GGML_API bool ggml_attn_emulation_any_device(ggml_backend_dev_t device); // true: what a backend may export
 
 GGML_API enum ggml_attn_emulation_mode ggml_flash_attn_ext_get_emulation(const struct ggml_tensor * fa);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 // inputs and parameters of GGML_OP_FLASH_ATTN_EXT after those that upstream uses
 #define SRC_PATTERN         5
@@ -68,14 +69,18 @@ bool ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa) 
     return ggml_get_op_params_i32(fa, PARAM_NORMALIZE) != 0;
 }
 
+// for tests of what is done where a GPU has no kernels, or has them but refuses an operation
+static bool disabled_by_test(ggml_backend_dev_t device, const char * what) {
+    static const char * disabled = getenv("GGML_DISABLE_GPU_ATTN_EMULATION");
+    return disabled && strcmp(disabled, what) == 0 && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU;
+}
+
 bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device) {
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device);
     if (!reg) {
         return true; // devices made of others have no registry, and ask those
     }
-    // for tests of what is done where a device has none
-    static const bool only_cpu = getenv("GGML_DISABLE_GPU_ATTN_EMULATION") != nullptr;
-    if (only_cpu && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+    if (disabled_by_test(device, "devices")) {
         return false;
     }
     const auto supports =
@@ -86,7 +91,20 @@ bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device) {
 // asked with every op, so cheap for all but the few that carry a pattern
 bool ggml_attn_emulation_supported(ggml_backend_dev_t device, const struct ggml_tensor * op) {
     return op->op != GGML_OP_FLASH_ATTN_EXT || ggml_flash_attn_ext_get_emulation(op) == GGML_ATTN_EMULATION_NONE ||
-        ggml_attn_emulation_supported_device(device);
+        (ggml_attn_emulation_supported_device(device) && !disabled_by_test(device, "operations"));
+}
+
+bool ggml_attn_emulation_refused(ggml_backend_dev_t device, const struct ggml_tensor * fa) {
+    if (ggml_backend_dev_supports_op(device, fa)) {
+        return false;
+    }
+    struct ggml_tensor plain = *fa;
+
+    plain.src[SRC_PATTERN]         = NULL;
+    plain.src[SRC_OWN_OR_STRENGTH] = NULL;
+    plain.src[SRC_GAIN]            = NULL;
+    ggml_set_op_params_i32(&plain, PARAM_MODE, GGML_ATTN_EMULATION_NONE);
+    return ggml_backend_dev_supports_op(device, &plain);
 }
 
 bool ggml_attn_emulation_any_device(ggml_backend_dev_t) {
