@@ -1,6 +1,6 @@
 // A device without the fused kernels: emulation is computed in the dense form, by the device.
 //
-//   gpu-fallback MODEL.gguf devices|operations
+//   gpu-fallback MODEL.gguf
 //
 // The kernels are denied to GPUs, as a backend does that has none; or only each operation that needs them, as one does that has kernels,
 // but finds this model's operations too large for them. With flash attention and without, with caches of 16 bits and
@@ -111,17 +111,33 @@ static double nmse(const std::vector<float> & a, const std::vector<float> & b) {
     return error / scale;
 }
 
+static void deny(const char * what) {
+#ifdef _WIN32
+    _putenv_s("GGML_DISABLE_GPU_ATTN_EMULATION", what);
+#else
+    setenv("GGML_DISABLE_GPU_ATTN_EMULATION", what, 1);
+#endif
+}
+
+static void check_dense(
+    const std::string & name, const result & on, const result & off, const result & ref, const result & ref_off) {
+    check(on.n_emulated > 0 && on.n_emulated == ref.n_emulated, name + ": layers emulated", on.n_emulated,
+        ref.n_emulated);
+    check(on.n_fused == 0, name + ": layers fused", on.n_fused, 0);
+    check(on.n_splits == off.n_splits, name + ": parts of the graph", on.n_splits, off.n_splits);
+
+    const double noise  = nmse(off.logits, ref_off.logits);
+    const double effect = nmse(on.logits, off.logits);
+    const double error  = nmse(on.logits, ref.logits);
+    check(effect > 20 * noise, name + ": emulation has an effect", effect, 20 * noise);
+    check(error <= 0.05 * effect, name + ": logits as on the CPU", error, 0.05 * effect);
+}
+
 int main(int argc, char ** argv) {
-    const std::string denied = argc == 3 ? argv[2] : "";
-    if (denied != "devices" && denied != "operations") {
-        fprintf(stderr, "usage: %s MODEL.gguf devices|operations\n", argv[0]);
+    if (argc != 2) {
+        fprintf(stderr, "usage: %s MODEL.gguf\n", argv[0]);
         return 2;
     }
-#ifdef _WIN32
-    _putenv_s("GGML_DISABLE_GPU_ATTN_EMULATION", denied.c_str());
-#else
-    setenv("GGML_DISABLE_GPU_ATTN_EMULATION", denied.c_str(), 1);
-#endif
     llama_log_set(
         [](ggml_log_level level, const char * text, void *) {
             if (level == GGML_LOG_LEVEL_ERROR) {
@@ -147,26 +163,20 @@ int main(int argc, char ** argv) {
             if (type != GGML_TYPE_F16 && !flash) {
                 continue; // llama.cpp refuses it
             }
-            if (denied == "operations" && !flash) {
-                continue; // there is no such operation
-            }
             const std::string name =
                 std::string(ggml_type_name(type)) + (flash ? ", flash attention" : ", no flash attention");
 
-            const result off = run(gpu.get(), flash_attn, type, false);
-            const result on  = run(gpu.get(), flash_attn, type, true);
-            const result ref = run(cpu.get(), flash_attn, type, true);
+            const result off     = run(gpu.get(), flash_attn, type, false);
+            const result ref_off = run(cpu.get(), flash_attn, type, false);
+            const result ref     = run(cpu.get(), flash_attn, type, true);
 
-            const int n_layer = llama_model_n_layer(gpu.get());
-            check(on.n_emulated == n_layer - 1, name + ": layers emulated", on.n_emulated, n_layer - 1);
-            check(on.n_fused == 0, name + ": layers fused", on.n_fused, 0);
-            check(on.n_splits == off.n_splits, name + ": parts of the graph", on.n_splits, off.n_splits);
-
-            const double noise  = nmse(off.logits, run(cpu.get(), flash_attn, type, false).logits);
-            const double effect = nmse(on.logits, off.logits);
-            const double error  = nmse(on.logits, ref.logits);
-            check(effect > 20 * noise, name + ": emulation has an effect", effect, 20 * noise);
-            check(error <= 0.05 * effect, name + ": logits as on the CPU", error, 0.05 * effect);
+            for (const std::string denied : { "devices", "operations" }) {
+                if (denied == "operations" && !flash) {
+                    continue; // there is no such operation
+                }
+                deny(denied.c_str());
+                check_dense(name + ", no " + denied, run(gpu.get(), flash_attn, type, true), off, ref, ref_off);
+            }
         }
     }
     printf("%d passed, %d failed\n", n_passed, n_failed);

@@ -71,7 +71,7 @@ bool ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa) 
 
 // for tests of what is done where a GPU has no kernels, or has them but refuses an operation
 static bool disabled_by_test(ggml_backend_dev_t device, const char * what) {
-    static const char * disabled = getenv("GGML_DISABLE_GPU_ATTN_EMULATION");
+    const char * disabled = getenv("GGML_DISABLE_GPU_ATTN_EMULATION");
     return disabled && strcmp(disabled, what) == 0 && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU;
 }
 
