@@ -82,6 +82,9 @@ function commonDefinitions(gpu) {
         REATTEND_TESTS: fs.existsSync(path.join(packageRoot, "test", "native")) ? "ON" : "OFF", // they are not in the package
 
         GGML_NATIVE: "ON",
+        // Node.js runs each batch on another thread of its pool, and OpenMP keeps a team of threads for each of those. With more of them
+        // than cores it lets every barrier sleep, which halves the speed; ggml's own threads don't.
+        GGML_OPENMP: "OFF",
         GGML_METAL: gpu === "metal" ? "ON" : "OFF",
         GGML_CUDA: gpu === "cuda" ? "ON" : "OFF",
         GGML_VULKAN: gpu === "vulkan" ? "ON" : "OFF",
