@@ -4,39 +4,30 @@
 import {spawnSync} from "node:child_process";
 import path from "node:path";
 import process from "node:process";
-import {withBuildLock} from "./lib/lock.js";
+import {compileTarget} from "./lib/compile-target.js";
 import {runMain, UserError} from "./lib/main.js";
-import {compile} from "./lib/native-build.js";
-import {prepareSource} from "./lib/source.js";
-import {findCommand, requireTools} from "./lib/tools.js";
+import {findCommand} from "./lib/tools.js";
 
 const compilers = {CMAKE_C_COMPILER: "aarch64-linux-gnu-gcc", CMAKE_CXX_COMPILER: "aarch64-linux-gnu-g++"};
 const emulator = "qemu-aarch64";
 
 await runMain("check-arm", async () => {
-    requireTools();
     for (const tool of [...Object.values(compilers), emulator]) {
         if (findCommand(tool) == null)
             throw new UserError(`${tool} is not there; install it with: apt install g++-aarch64-linux-gnu qemu-user`);
     }
-    const folder = await withBuildLock(() => {
-        prepareSource();
-        return compile({
-            name: "arm",
-            gpu: false,
-            config: "Release",
-            target: "run-kernels",
-            definitions: {
-                ...compilers,
-                CMAKE_SYSTEM_NAME: "Linux",
-                CMAKE_SYSTEM_PROCESSOR: "aarch64",
-                // what every ARM machine of the last years has, Apple's too
-                GGML_CPU_ARM_ARCH: "armv8.2-a+dotprod+fp16",
-                GGML_NATIVE: "OFF",
-                GGML_OPENMP: "OFF",
-                REATTEND_ADDON: "OFF"
-            }
-        });
+    const folder = await compileTarget({
+        name: "arm",
+        target: "run-kernels",
+        definitions: {
+            ...compilers,
+            CMAKE_SYSTEM_NAME: "Linux",
+            CMAKE_SYSTEM_PROCESSOR: "aarch64",
+            // what every ARM machine of the last years has, Apple's too
+            GGML_CPU_ARM_ARCH: "armv8.2-a+dotprod+fp16",
+            GGML_NATIVE: "OFF",
+            REATTEND_ADDON: "OFF"
+        }
     });
 
     const {status, signal} = spawnSync(

@@ -7,14 +7,14 @@ import path from "node:path";
 import process from "node:process";
 import {parseArgs} from "node:util";
 import Table from "cli-table3";
+import {compileTarget} from "./lib/compile-target.js";
 import {hash, listFiles, readIfThere} from "./lib/files.js";
 import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain, UserError} from "./lib/main.js";
-import {compile} from "./lib/native-build.js";
 import {buildFolder, buildName, packageRoot, sourceFolder} from "./lib/paths.js";
 import {formatTime} from "./lib/progress.js";
 import {prepareSource, readState} from "./lib/source.js";
-import {findCommand, requireTools} from "./lib/tools.js";
+import {findCommand} from "./lib/tools.js";
 
 const allArchitectures = ["75", "86", "90", "120"];
 const cudaFolder = path.join("ggml", "src", "ggml-cuda");
@@ -46,11 +46,7 @@ await runMain("check-cuda", async () => {
 
 /** Returns the number of parts that failed. */
 async function runOnCpu(all) {
-    requireTools();
-    const folder = await withBuildLock(() => {
-        prepareSource();
-        return compile({name: buildName(false), gpu: false, config: "Release", definitions: {}, target: "run-cuda-on-cpu"});
-    });
+    const folder = await compileTarget({name: buildName(false), target: "run-cuda-on-cpu", definitions: {}});
     console.log("== kernels executed on the CPU");
     const start = Date.now();
     const codes = await inParallel(["our kernels", "vec", "tile", "mma"], async (part) => {

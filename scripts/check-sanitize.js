@@ -3,33 +3,24 @@
 import {spawnSync} from "node:child_process";
 import path from "node:path";
 import process from "node:process";
+import {compileTarget} from "./lib/compile-target.js";
 import {listFiles} from "./lib/files.js";
-import {withBuildLock} from "./lib/lock.js";
 import {runMain, UserError} from "./lib/main.js";
-import {compile} from "./lib/native-build.js";
 import {packageRoot} from "./lib/paths.js";
-import {prepareSource} from "./lib/source.js";
-import {requireTools} from "./lib/tools.js";
 
 const model = path.join(packageRoot, "test", "oracle", "llama-8l.gguf");
 
 await runMain("check-sanitize", async () => {
-    requireTools();
-    const folder = await withBuildLock(() => {
-        prepareSource();
-        return compile({
-            name: "sanitize",
-            gpu: false,
-            config: "Release",
-            target: "reattend-tests",
-            definitions: {
-                REATTEND_ADDON: "OFF",
-                REATTEND_SANITIZE: "ON",
-                // assertions stay in, and the checks themselves take most of the time
-                CMAKE_C_FLAGS_RELEASE: "-O1",
-                CMAKE_CXX_FLAGS_RELEASE: "-O1"
-            }
-        });
+    const folder = await compileTarget({
+        name: "sanitize",
+        target: "reattend-tests",
+        definitions: {
+            REATTEND_ADDON: "OFF",
+            REATTEND_SANITIZE: "ON",
+            // assertions stay in, and the checks themselves take most of the time
+            CMAKE_C_FLAGS_RELEASE: "-O1",
+            CMAKE_CXX_FLAGS_RELEASE: "-O1"
+        }
     });
 
     const names = listFiles(path.join(packageRoot, "test", "native"))

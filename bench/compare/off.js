@@ -1,7 +1,8 @@
 // Off is free: our llama.cpp without emulation against the same one without our patches, both without Node.js.
 import path from "node:path";
+import {whyNoCallgrind} from "../../scripts/lib/callgrind.js";
 import {buildOurs, buildUnpatched} from "./builds.js";
-import {countInstructions, whyNoCounting} from "./callgrind.js";
+import {countInstructions} from "./callgrind.js";
 import {Child} from "./child.js";
 import {makeRow, takeTurns, tokensPerSecond} from "./turns.js";
 
@@ -64,8 +65,7 @@ async function measurePair(folders, {model, threads, clock, off, progress}) {
         const prefill = await takeTurns(both("prefill", off.prefill), off.prefillRounds);
         progress("decode at 0");
         await takeTurns(both("fill", 0), 1);
-        // the first token of a block wakes the threads
-        const decode = await takeTurns(both("decode", off.decode + 1), off.decodeRounds);
+        const decode = await takeTurns(both("decode", off.decode), off.decodeRounds);
         return {logits, prefill, decode};
     } finally {
         await Promise.all(Object.values(children).map((child) => child.end()));
@@ -76,7 +76,7 @@ async function measurePair(folders, {model, threads, clock, off, progress}) {
 export async function compareInstructions({makeModel, sizes: {instructions}, progress}) {
     if (instructions == null)
         return {leftOut: "takes minutes; not with --quick"};
-    const reason = whyNoCounting();
+    const reason = whyNoCallgrind();
     if (reason != null)
         return {leftOut: reason};
 

@@ -2,8 +2,9 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import {whyNoCallgrind} from "../../scripts/lib/callgrind.js";
 import {buildOurs} from "./builds.js";
-import {countInstructions, whyNoCounting} from "./callgrind.js";
+import {countInstructions} from "./callgrind.js";
 import {Child} from "./child.js";
 import {makeRow} from "./turns.js";
 
@@ -12,7 +13,7 @@ const strength = 0.2;
 export async function comparePasses({model, threads, sizes: {passes}, progress}) {
     if (passes == null)
         return {leftOut: "takes half an hour; not with --quick"};
-    const reason = whyNoCounting();
+    const reason = whyNoCallgrind();
     if (reason != null)
         return {leftOut: reason};
 

@@ -93,8 +93,7 @@ static double time(F action) {
     return now() - start;
 }
 
-// What comes on top of a filled context. The name is what callgrind is told to count: not the token before it, with which room for graphs
-// is made.
+// What comes on top of a filled context. The name is what callgrind is told to count.
 extern "C" __attribute__((noinline)) void evaluate_on_top(int begin, int end) {
     evaluate(begin, end);
 }
@@ -132,7 +131,7 @@ static std::vector<double> run_block(const std::string & line, int & n_filled) {
         n_filled = n_more;
     } else if (name == "append" || name == "decode") {
         const int n_at_once = name == "append" ? n_tokens : 1;
-        evaluate(n_filled, n_filled + 1);
+        evaluate(n_filled, n_filled + 1); // wakes the threads, and makes room for graphs after a change
         llama_memory_seq_rm(llama_get_memory(ctx), 0, n_filled, -1);
         for (int i = 0; i < n_tokens; i += n_at_once) {
             seconds.push_back(time([&] { evaluate_on_top(n_filled + i, n_filled + i + n_at_once); }));

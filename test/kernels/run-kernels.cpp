@@ -123,6 +123,9 @@ int main(int argc, char ** argv) {
             ++checks.n_skipped;
         }
     }
+    if (checks.n_passed + checks.n_failed + checks.n_skipped == 0) {
+        fprintf(stderr, "no case has \"%s\" in its name\n", argv[2]);
+    }
     printf("%d passed, %d failed, %d skipped\n", checks.n_passed, checks.n_failed, checks.n_skipped);
     return checks.n_failed > 0 || checks.n_passed == 0;
 }

@@ -212,9 +212,10 @@ std::unique_lock<std::mutex> llama_context::apply_attn_settings() {
     for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
         attn_emulation.devices.push_back(cparams.offload_kqv ? model.dev_layer(il) : nullptr);
     }
-    const auto & devices    = attn_emulation.devices;
-    const bool   only_dense = std::any_of(devices.begin(), devices.end(),
-          [](ggml_backend_dev_t device) { return device && !ggml_attn_emulation_supported_device(device); });
+    const auto & devices = attn_emulation.devices;
+    // known before any graph: one with operations that are refused would reserve room for the cache on the CPU
+    const bool only_dense = std::any_of(devices.begin(), devices.end(),
+        [](ggml_backend_dev_t device) { return device && !ggml_attn_emulation_supported_device(device); });
     if (attn_emulation.take(cparams.attn_emulation, only_dense)) {
         sched_need_reserve = true;
     }
