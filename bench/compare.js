@@ -85,7 +85,7 @@ for (const part of flags.only) {
             progress: (text) => {
                 progress.text = `${part}: ${text}`;
             }
-        }).catch((error) => ({leftOut: error.message}));
+        }).catch((error) => ({leftOut: `it failed: ${error.message}`, failed: true}));
     result.rows.push(...rows.map((row) => ({part, ...row})));
     result.notes.push(...notes);
     if (leftOut != null)

@@ -128,14 +128,18 @@ struct run_options {
     bool emulate    = false;
     bool dense      = false;
     bool normalize  = false;
-    bool all_keys   = false;
     bool unified    = false;
     int  n_seq_max  = 1;
     int  n_threads  = 1;
 
     capture_kind capture = capture_kind::NONE;
 
-    llama_attn_emulation_params emulation = llama_attn_emulation_default_params();
+    llama_attn_emulation_pattern pattern = LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER;
+
+    // only these take the source layer's weights
+    bool lists_keys() const {
+        return pattern == LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER || pattern == LLAMA_ATTN_EMULATION_PATTERN_RANDOM;
+    }
 
     std::vector<tokens> sequences;
     std::vector<float>  strengths;             // of each sequence
@@ -193,7 +197,7 @@ class architecture {
         res.of.resize(options.sequences.size());
 
         llama_context_params params = context_params(options);
-        if (options.emulate && !options.all_keys && options.strengths[0] != 0.0f) {
+        if (options.emulate && options.lists_keys() && options.strengths[0] != 0.0f) {
             params.cb_eval           = count_listed;
             params.cb_eval_user_data = &res.listed;
         }
@@ -248,6 +252,12 @@ class architecture {
             throw std::runtime_error("there is no report");
         }
         return layers;
+    }
+
+    bool emulates(const run_options & options) const {
+        const auto layers = report(options);
+        return std::any_of(
+            layers.begin(), layers.end(), [](const llama_attn_emulation_layer & layer) { return layer.emulated; });
     }
 
     // the weights above 0 of a layer's attention, with the number of rows that they are of
@@ -426,8 +436,8 @@ class architecture {
         params.strength                    = 0.0f;
         params.normalize                   = options.normalize;
         params.gain                        = gain.data();
-        params.pattern = options.all_keys ? LLAMA_ATTN_EMULATION_PATTERN_ALL : LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER;
-        params.kernel  = options.dense ? LLAMA_ATTN_EMULATION_KERNEL_DENSE : LLAMA_ATTN_EMULATION_KERNEL_AUTO;
+        params.pattern                     = options.pattern;
+        params.kernel = options.dense ? LLAMA_ATTN_EMULATION_KERNEL_DENSE : LLAMA_ATTN_EMULATION_KERNEL_AUTO;
 
         const char * error = llama_set_attn_emulation(ctx, &params);
         for (size_t s = 0; s < options.strengths.size() && !error; ++s) {
@@ -540,6 +550,8 @@ class checker {
         check_dense(options, fused);
         check_splits(options, fused);
         check_two_sequences();
+        check_control(options, LLAMA_ATTN_EMULATION_PATTERN_RANDOM, "random keys");
+        check_control(options, LLAMA_ATTN_EMULATION_PATTERN_FIRST_TOKEN, "first token");
         check_capture();
 
         const double effect = arch.nmse(fused.of[0], plain[0]);
@@ -687,10 +699,38 @@ class checker {
         compare("fused against dense, normalised", arch.nmse(arch.run(options).of[0], normalized), limit_dense);
         options.normalize = false;
 
-        options.all_keys = true;
+        options.pattern  = LLAMA_ATTN_EMULATION_PATTERN_ALL;
         const logits all = arch.run(options).of[0];
         options.dense    = true;
         compare("fused against dense, all keys", arch.nmse(all, arch.run(options).of[0]), limit_dense);
+    }
+
+    // the patterns that depend on which token is in which cell
+    void check_control(run_options options, llama_attn_emulation_pattern pattern, const std::string & name) {
+        options.pattern     = pattern;
+        const outcome fused = arch.run(options);
+
+        options.dense       = true;
+        const outcome dense = arch.run(options);
+        require_same_number("the dense form", dense, fused.listed);
+        compare("fused against dense, " + name, arch.nmse(fused.of[0], dense.of[0]), limit_dense);
+        options.dense = false;
+
+        if (arch.emulates(options)) {
+            require_narrow_limits(arch.nmse(fused.of[0], plain[0]));
+        }
+        if (arch.cached) {
+            options.chunks      = splits[0].chunks;
+            options.n_threads   = splits[0].n_threads;
+            const outcome split = arch.run(options);
+            require_same_number(splits[0].name, split, fused.listed);
+            compare(splits[0].name + (", " + name), arch.nmse(split.of[0], fused.of[0]), splits[0].limit);
+
+            options.sequences = { arch.sequences[0], arch.sequences[1] };
+            options.strengths = { STRENGTH, -0.5f };
+            set_shape(options, true, true);
+            compare("two sequences, one stream, chunks, " + name, compare_with_alone(options), limit_two[true][true]);
+        }
     }
 
     void check_splits(run_options options, const outcome & fused) {
