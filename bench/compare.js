@@ -64,7 +64,10 @@ const flags = new Command("bench:compare")
 
 const machine = describeMachine();
 const modelPath = flags.model ?? makeModel();
-const {model, shape, threads} = await inspect(modelPath);
+const {model, shape, threads} = await inspect(modelPath).catch((error) => {
+    console.error(`bench:compare: ${modelPath} can't be loaded: ${error.message}`);
+    process.exit(1);
+});
 const result = {
     machine, model, threads, clock: flags.clock, quick: flags.quick === true, rows: [], notes: [], leftOut: {}, failed: false
 };

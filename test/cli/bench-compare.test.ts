@@ -62,6 +62,13 @@ test("bench:compare tells which parts there are", async (t) => {
     t.regex(stderr, /off, instructions, passes, node, parallel, startup, torch/);
 });
 
+test("bench:compare says which model can't be loaded", async (t) => {
+    const missing = path.join(folder, "missing.gguf");
+    const {code, stderr} = await runBenchScript("compare.js", ["--model", missing]);
+    t.is(code, 1);
+    t.regex(stderr, /^bench:compare: .*missing\.gguf can't be loaded: .+\n$/);
+});
+
 // stock's binary is installed on this platform only
 const hasStock = process.platform === "linux" && process.arch === "x64";
 
