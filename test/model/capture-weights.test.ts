@@ -214,11 +214,9 @@ test.serial("chunks give what one batch gives", async (t) => {
     t.deepEqual(parts.tokens, whole.tokens);
     for (const layer of whole.layers) {
         for (const head of whole.heads) {
-            const [a, b, c, d] = [parts, whole, denseParts, denseWhole].map((captured) => (
-                capturedWeights(captured, layer, head).map((row) => Array.from(row))
-            ));
-            const ofModel = largestDifference(c, d);
-            const difference = largestDifference(a, b);
+            const weights = (captured: CapturedAttention) => capturedWeights(captured, layer, head).map((row) => Array.from(row));
+            const ofModel = largestDifference(weights(denseParts), weights(denseWhole));
+            const difference = largestDifference(weights(parts), weights(whole));
             t.true(ofModel <= 1e-4, `dense form, layer ${layer}, head ${head}: ${ofModel}`);
             t.true(difference <= ofModel + tolerance, `layer ${layer}, head ${head}: ${difference}`);
             compareMeasures(t, parts, layer, head, capturedMeasures(whole, layer, head), ofModel + tolerance);
