@@ -201,9 +201,10 @@ static void run_flash_attention(const kernel_instance & kernel, const attention_
     checks.check(error <= limit, name, "plain output's NMSE", error, limit);
     if (rounds_queries(kernel, c) && c.type_k == GGML_TYPE_Q8_0) {
         // it is nothing else: other types' offsets are multiplied by sums of queries that are not rounded
-        const attention_reference rounded = compute_attention_reference(c, with_rounded_queries(in));
-        const double              rest    = attention_nmse(rounded.plain, plain.output());
-        checks.check(rest <= attention_output_limit(c) / 10, name, "plain output's NMSE, queries rounded", rest, attention_output_limit(c) / 10);
+        const attention_reference rounded       = compute_attention_reference(c, with_rounded_queries(in));
+        const double              rest          = attention_nmse(rounded.plain, plain.output());
+        const double              rounded_limit = attention_output_limit(c) / 10;
+        checks.check(rest <= rounded_limit, name, "plain output's NMSE, queries rounded", rest, rounded_limit);
     }
     checks.check(exported.empty(), name, "rows exported without emulation", exported.size(), 0);
 
