@@ -185,11 +185,11 @@ int main(int argc, char ** argv) {
     // test/model/cache-types.test.ts has all others, with a model that coarse types make no noise in
     const std::vector<kv_types> kv_types = {
         { GGML_TYPE_F16, GGML_TYPE_F16, true },
-        { GGML_TYPE_F32, GGML_TYPE_F32, true },
-        { GGML_TYPE_BF16, GGML_TYPE_BF16, true },
+        { GGML_TYPE_F32, GGML_TYPE_F32, false },
+        { GGML_TYPE_BF16, GGML_TYPE_BF16, false },
         { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, true },
-        { GGML_TYPE_Q4_0, GGML_TYPE_Q4_0, true },
-        { GGML_TYPE_Q8_0, GGML_TYPE_F16, true },
+        { GGML_TYPE_Q4_0, GGML_TYPE_Q4_0, false },
+        { GGML_TYPE_Q8_0, GGML_TYPE_F16, false },
         { GGML_TYPE_F16, GGML_TYPE_Q8_0, false },
         { GGML_TYPE_BF16, GGML_TYPE_Q5_1, false },
     };
