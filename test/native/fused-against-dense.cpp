@@ -252,8 +252,8 @@ int main(int argc, char ** argv) {
 
             for (const auto & [name, chunks] : shapes) {
                 for (const auto & [n_threads, n_seqs] : { std::pair{ 2, 1 }, std::pair{ 1, 2 } }) {
-                    // the uneven chunks take every path: enough for types that go the same ways
-                    if (!all_shapes && (&chunks != &shapes[0].second || n_seqs > 1)) {
+                    // the uneven chunks take every path of the CPU's: enough for types that go the same ways
+                    if (!all_shapes && !gpu && (&chunks != &shapes[0].second || n_seqs > 1)) {
                         continue;
                     }
                     options.chunks     = chunks;
@@ -269,7 +269,7 @@ int main(int argc, char ** argv) {
         }
 
         for (const auto pattern : { LLAMA_ATTN_EMULATION_PATTERN_RANDOM, LLAMA_ATTN_EMULATION_PATTERN_FIRST_TOKEN }) {
-            if (!all_shapes) {
+            if (!all_shapes && !gpu) {
                 continue;
             }
             options.pattern   = pattern;
