@@ -9,7 +9,7 @@ import {parseArgs} from "node:util";
 import ora from "ora";
 import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain, UserError} from "./lib/main.js";
-import {compile} from "./lib/native-build.js";
+import {compile, outputFolder} from "./lib/native-build.js";
 import {buildName, gpuTypes, packageRoot} from "./lib/paths.js";
 import {formatTime} from "./lib/progress.js";
 import {prepareSource} from "./lib/source.js";
@@ -18,21 +18,19 @@ import {requireTools} from "./lib/tools.js";
 const document = path.join(packageRoot, "test", "architectures", "README.md");
 const minutesPerModel = 5;
 
-const usage = `usage: check-architectures [--gpu cuda|vulkan|metal] [NAME...]
+const usage = `usage: check-architectures [options] [NAME...]
 
 Checks emulation on a small random model of every architecture that llama.cpp has, or of those named, and writes the table in
 test/architectures/README.md, unless some are named.
 
-  --gpu cuda|vulkan|metal   compute on it; the table stays as it is`;
+  --gpu cuda|vulkan|metal   compute on it; the table stays as it is
+  --no-build                take the program that is compiled already`;
 
 await runMain("check-architectures", async () => {
-    const {names, gpu} = readArguments();
-    requireTools(gpu);
-    const folder = await withBuildLock(() => {
-        prepareSource();
-        return compile({name: buildName(gpu), gpu, config: "Release", definitions: {}, target: "check-architecture"});
-    });
-    const program = path.join(folder, "check-architecture");
+    const {names, gpu, "no-build": noBuild} = readArguments();
+    if (!noBuild)
+        await build(gpu);
+    const program = path.join(outputFolder(buildName(gpu)), "check-architecture");
 
     const start = Date.now();
     const variants = listVariants(program, names);
@@ -48,10 +46,18 @@ await runMain("check-architectures", async () => {
         process.exitCode = 1;
 });
 
+async function build(gpu) {
+    requireTools(gpu);
+    await withBuildLock(() => {
+        prepareSource();
+        return compile({name: buildName(gpu), gpu, config: "Release", definitions: {}, target: "check-architecture"});
+    });
+}
+
 function listVariants(program, names) {
-    const {status, stdout, stderr} = spawnSync(program, ["--list"], {encoding: "utf8"});
+    const {status, stdout, stderr, error} = spawnSync(program, ["--list"], {encoding: "utf8"});
     if (status !== 0)
-        throw new UserError(`the architectures could not be listed: ${stderr.trim()}`);
+        throw new UserError(`the architectures could not be listed: ${error?.message ?? stderr.trim()}`);
 
     const all = stdout.trim().split("\n").map((line) => line.split(" "));
     const unknown = names.filter((name) => !all.some(([architecture]) => architecture === name));
@@ -173,6 +179,7 @@ function readArguments() {
     try {
         const {values, positionals} = parseArgs({allowPositionals: true, options: {
             gpu: {type: "string"},
+            "no-build": {type: "boolean", default: false},
             help: {type: "boolean", short: "h"}
         }});
         if (values.help) {
@@ -181,7 +188,7 @@ function readArguments() {
         }
         if (values.gpu != null && !gpuTypes.includes(values.gpu))
             throw new Error(`--gpu is ${JSON.stringify(values.gpu)}; allowed are ${gpuTypes.join(", ")}`);
-        return {names: positionals, gpu: values.gpu ?? false};
+        return {...values, names: positionals, gpu: values.gpu ?? false};
     } catch (error) {
         return badUsage(error.message, usage);
     }

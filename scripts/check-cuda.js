@@ -29,7 +29,7 @@ const usage = `usage: check-cuda [--all] [--arch N,...] [--only run|compile]
 2. Compiles them with nvcc and compares registers, spilled bytes and shared memory with llama.cpp's, unpatched. Without nvcc it says
    that this was skipped.
 
-  --all       all instances of flash attention (hours), and each case as on all sizes of device
+  --all       all instances of flash attention (hours), ours for all pairs of types, and each case as on all sizes of device
   --arch      compute capabilities to compile for; default: ours for ${allArchitectures.join(", ")}, flash attention for 86; --all: for each
   --only      do only the first part or the second`;
 
@@ -84,7 +84,7 @@ async function compileForDevices(all, architectures) {
     const results = await inParallel(jobs, async (job) => ({
         ...job,
         before: job.own ? {} : await kernelsOf(nvcc, version, before, job),
-        after: await kernelsOf(nvcc, version, sourceFolder, job)
+        after: await kernelsOf(nvcc, version, sourceFolder, job, job.own ? typesOfKeysAndValues(all) : [])
     }));
     console.log(tableOf(results).toString());
     console.log(formatTime(Date.now() - start));
@@ -103,6 +103,12 @@ async function compileForDevices(all, architectures) {
     return worse.length + missing.length;
 }
 
+/** The definitions by which llama.cpp's build says which types flash attention is compiled for: all, or each with itself. */
+function typesOfKeysAndValues(all) {
+    const types = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"];
+    return types.flatMap((key) => types.map((value) => `-DGGML_CUDA_FA_${key}_${value}=${Number(all || key === value)}`));
+}
+
 /** llama.cpp's ggml as it is before our patches. */
 function extractUpstream() {
     const {base} = readState();
@@ -117,18 +123,18 @@ function extractUpstream() {
 }
 
 /** Of each kernel of a file: registers of a thread, spilled bytes, shared memory; from an earlier run where nothing has changed. */
-async function kernelsOf(nvcc, version, tree, {file, architecture}) {
+async function kernelsOf(nvcc, version, tree, {file, architecture}, definitions = []) {
     const folder = path.join(tree, cudaFolder);
     const source = path.resolve(folder, file);
     const headers = listFiles(folder).filter((name) => name.endsWith(".cuh")).map((name) => fs.readFileSync(path.join(folder, name), "utf8"));
-    const inputs = [version, architecture, headers, fs.readFileSync(source, "utf8")];
+    const inputs = [version, architecture, definitions, headers, fs.readFileSync(source, "utf8")];
     const known = path.join(workFolder, `${hash(JSON.stringify(inputs))}.json`);
     const text = readIfThere(known);
     if (text != null)
         return JSON.parse(text);
 
     const {code, output} = await run(nvcc, [
-        "-std=c++17", "-use_fast_math", "-extended-lambda", "-Xptxas", "-v", `-arch=sm_${architecture}`, "-cubin", "-o", os.devNull,
+        "-std=c++17", "-use_fast_math", "-extended-lambda", ...definitions, "-Xptxas", "-v", `-arch=sm_${architecture}`, "-cubin", "-o", os.devNull,
         "-I", path.join(packageRoot, "test", "kernels", "cuda"),
         "-I", path.join(tree, "ggml", "include"), "-I", path.join(tree, "ggml", "src"), "-I", folder, source
     ]);

@@ -8,7 +8,7 @@ import process from "node:process";
 import {parseArgs} from "node:util";
 import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain, UserError} from "./lib/main.js";
-import {compile, install, llamaCppRelease} from "./lib/native-build.js";
+import {compile, install, llamaCppRelease, outputFolder} from "./lib/native-build.js";
 import {buildName, gpuTypes, packageRoot} from "./lib/paths.js";
 import {prepareSource} from "./lib/source.js";
 import {findCommand, requireTools} from "./lib/tools.js";
@@ -34,14 +34,16 @@ Builds reattend for a backend, checks it on the device that llama.cpp takes firs
   -m, --model FILE     GGUF file for bench; default: the embedded model, which is too small to say much.
                        \`npm run bench:model\` makes one of 360M parameters
   --markdown FILE      write the table there, too
+  --no-build           check what is built already, here or on another machine: nothing is compiled
   -h, --help
 
 A software driver of Vulkan is used only where GGML_VK_VISIBLE_DEVICES=0 in the environment says so.`;
 
 await runMain("check-gpu", async () => {
-    const {backend, only, model, markdown} = readArguments();
-    requireTools(backend);
-    const folder = await withBuildLock(() => build(backend, only));
+    const {backend, only, model, markdown, "no-build": noBuild} = readArguments();
+    const folder = noBuild
+        ? findBuild(backend)
+        : await withBuildLock(() => build(backend, only));
     const device = findDevice(path.join(folder, "run-kernels"));
 
     const checks = {
@@ -50,7 +52,7 @@ await runMain("check-gpu", async () => {
         dense: () => countOf(run(path.join(folder, "fused-against-dense"), [oracleModel, "0.01", "gpu"])),
         fallback: () => countOf(run(path.join(folder, "gpu-fallback"), [oracleModel])),
         architectures: () => countOf(run(process.execPath, [
-            path.join(packageRoot, "scripts", "check-architectures.js"), "--gpu", backend, ...architectures
+            path.join(packageRoot, "scripts", "check-architectures.js"), "--gpu", backend, ...(noBuild ? ["--no-build"] : []), ...architectures
         ]))
     };
     const results = [];
@@ -71,6 +73,7 @@ await runMain("check-gpu", async () => {
 });
 
 async function build(backend, only) {
+    requireTools(backend);
     prepareSource();
     const options = {name: buildName(backend), gpu: backend, config: "Release", definitions: {}};
     const output = await compile(options);
@@ -86,6 +89,13 @@ async function build(backend, only) {
     if (only.includes("oracle"))
         npmRun("build:test");
     return output;
+}
+
+function findBuild(backend) {
+    const folder = outputFolder(buildName(backend));
+    if (!fs.existsSync(folder))
+        throw new UserError(`--no-build is set, and there is no ${path.relative(process.cwd(), folder)}`);
+    return folder;
 }
 
 function npmRun(script) {
@@ -211,6 +221,7 @@ function readArguments() {
             only: {type: "string"},
             model: {type: "string", short: "m"},
             markdown: {type: "string"},
+            "no-build": {type: "boolean", default: false},
             help: {type: "boolean", short: "h"}
         }});
         if (values.help) {

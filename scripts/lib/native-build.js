@@ -9,6 +9,11 @@ import {binariesFolder, buildFolder, cmakeJsFile, nativeFolder, nodeAddonApiFold
 import {Progress} from "./progress.js";
 import {chooseGenerator, defaultJobs, findCommand, findNvcc} from "./tools.js";
 
+/** Where a build's libraries and programs are. */
+export function outputFolder(name) {
+    return path.join(buildFolder, name, "lib");
+}
+
 /**
  * Compiles, incrementally.
  * @param {object} options
@@ -22,7 +27,7 @@ import {chooseGenerator, defaultJobs, findCommand, findNvcc} from "./tools.js";
  */
 export async function compile({name, gpu, config, definitions, target, jobs = defaultJobs()}) {
     const folder = path.join(buildFolder, name);
-    const output = path.join(folder, "lib");
+    const output = outputFolder(name);
     const log = new BuildLog(`${folder}.log`);
     const all = {...commonDefinitions(gpu), REATTEND_OUTPUT: output, ...definitions};
     const cmakeJs = [

@@ -111,9 +111,11 @@ std::vector<attention_case> attention_cases() {
             c.sinks = true;
             c.n_q   = n_q;
         });
+        // CUDA's flash attention has no soft cap for smaller heads
         add("soft cap" + queries, [&](attention_case & c) {
             c.logit_softcap = 10.0f;
-            c.n_q           = n_q;
+            c.d_k = c.d_v = 128;
+            c.n_q         = n_q;
         });
         add("ALiBi" + queries, [&](attention_case & c) {
             c.max_bias = 8.0f;
@@ -131,6 +133,7 @@ std::vector<attention_case> attention_cases() {
             c.n_stream      = 2;
             c.sinks         = true;
             c.logit_softcap = 12.0f;
+            c.d_k = c.d_v = 128;
             c.type_k = c.type_v = GGML_TYPE_Q8_0;
             c.normalize         = true;
             c.n_q               = n_q;

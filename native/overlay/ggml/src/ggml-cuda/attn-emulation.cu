@@ -2,7 +2,8 @@
 
 #if !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
 
-#include "attn-emulation-kernels.cuh"
+#include "attn-emulation-boost.cuh"
+#include "attn-emulation-record.cuh"
 
 bool ggml_cuda_supports_attn_emulation(ggml_backend_dev_t) {
     return true;
@@ -42,7 +43,7 @@ static attn_rows get_rows(const ggml_tensor * fa, const float2 * row_meta, const
     rows.m0          = powf(2.0f, -rows.max_bias / rows.n_head_log2);
     rows.m1          = powf(2.0f, -rows.max_bias / 2.0f / rows.n_head_log2);
 
-    GGML_ASSERT(rows.d_k % 4 == 0 && rows.d_k <= ATTN_RESIDUAL_MAX_D);
+    GGML_ASSERT(rows.d_k % 4 == 0 && rows.d_k <= ATTN_MAX_D);
     GGML_ASSERT(ggml_cuda_is_aligned(q, sizeof(float4)));
     return rows;
 }
@@ -75,10 +76,65 @@ static void with_type(ggml_type type, F && f) {
     }
 }
 
-template <int rows_per_warp>
-static void list_cells(
-    ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const attn_rows & rows, ggml_type type) {
-    const int64_t       n_rows     = attn_pattern_rows_per_block(rows_per_warp);
+// of keys and values, as flash attention has kernels for; it converts others to F16
+template <class F>
+static void with_types(ggml_type type_K, ggml_type type_V, F && f) {
+#define ATTN_WITH_TYPES(K, V)                                            \
+    if constexpr (GGML_CUDA_FA_##K##_##V) {                              \
+        if (type_K == GGML_TYPE_##K && type_V == GGML_TYPE_##V) {        \
+            return f(std::integral_constant<ggml_type, GGML_TYPE_##K>(), \
+                std::integral_constant<ggml_type, GGML_TYPE_##V>());     \
+        }                                                                \
+    }
+#define ATTN_WITH_TYPES_ALL_K(V) \
+    ATTN_WITH_TYPES(F16, V)      \
+    ATTN_WITH_TYPES(BF16, V)     \
+    ATTN_WITH_TYPES(Q4_0, V)     \
+    ATTN_WITH_TYPES(Q4_1, V)     \
+    ATTN_WITH_TYPES(Q5_0, V)     \
+    ATTN_WITH_TYPES(Q5_1, V)     \
+    ATTN_WITH_TYPES(Q8_0, V)
+    ATTN_WITH_TYPES_ALL_K(F16)
+    ATTN_WITH_TYPES_ALL_K(BF16)
+    ATTN_WITH_TYPES_ALL_K(Q4_0)
+    ATTN_WITH_TYPES_ALL_K(Q4_1)
+    ATTN_WITH_TYPES_ALL_K(Q5_0)
+    ATTN_WITH_TYPES_ALL_K(Q5_1)
+    ATTN_WITH_TYPES_ALL_K(Q8_0)
+#undef ATTN_WITH_TYPES_ALL_K
+#undef ATTN_WITH_TYPES
+    GGML_ABORT("flash attention was not built for keys of type %s and values of type %s", ggml_type_name(type_K),
+        ggml_type_name(type_V));
+}
+
+template <class F>
+static void with_lanes(int n_lanes, F && f) {
+    switch (n_lanes) {
+        case 4:
+            return f(std::integral_constant<int, 4>());
+        case 8:
+            return f(std::integral_constant<int, 8>());
+        case 16:
+            return f(std::integral_constant<int, 16>());
+        default:
+            return f(std::integral_constant<int, WARP_SIZE>());
+    }
+}
+
+static bool is_aligned_to(const ggml_cuda_attn_kv & k, int64_t n) {
+    return (uintptr_t) k.data % n == 0 && k.nb_cell % n == 0 && k.nb_head % n == 0 && k.nb_stream % n == 0;
+}
+
+static ggml_cuda_kernel_launch_params join_params(
+    ggml_backend_cuda_context & ctx, const attn_rows & rows, int64_t n_stream) {
+    const int n_blocks = (rows.n_head + ATTN_JOIN_N_WARPS - 1) / ATTN_JOIN_N_WARPS; // of a query's heads
+    return { dim3(rows.n_q, n_blocks, n_stream), dim3(WARP_SIZE, ATTN_JOIN_N_WARPS, 1), 0, ctx.stream() };
+}
+
+// launches a kernel that lists cells, whose blocks have n_rows rows that share their keys
+template <class Kernel>
+static void list_cells(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const attn_rows & rows, Kernel kernel,
+    int n_rows, int n_warps, size_t n_shared) {
     const int64_t       n_tiles    = (int64_t(rows.n_q) * (rows.n_head / rows.n_head_kv) + n_rows - 1) / n_rows;
     const ggml_tensor * q          = fa->src[0];
     const int64_t       n_kv_heads = rows.n_head_kv * q->ne[3];
@@ -104,20 +160,63 @@ static void list_cells(
 
     const int32_t * own_cells = (const int32_t *) fa->src[6]->data;
     const float     threshold = ggml_get_op_params_f32(fa, 6);
-    const size_t    n_shared  = n_rows * rows.d_k * sizeof(float);
 
     const ggml_cuda_kernel_launch_params params(
-        dim3(n_tiles, n_chunks, n_kv_heads), dim3(WARP_SIZE, ATTN_PATTERN_N_WARPS, 1), n_shared, ctx.stream());
-    with_type(type, [&](auto type_K) {
-        ggml_cuda_kernel_launch(
-            attn_list_cells<type_K, rows_per_warp>, params, rows, own_cells, threshold, lists, n_per_chunk);
-    });
+        dim3(n_tiles, n_chunks, n_kv_heads), dim3(WARP_SIZE, n_warps, 1), n_shared, ctx.stream());
+    ggml_cuda_kernel_launch(kernel, params, rows, own_cells, threshold, lists, n_per_chunk);
 
     if (n_chunks > 1) {
-        const ggml_cuda_kernel_launch_params params_join(
-            dim3(rows.n_q, rows.n_head, q->ne[3]), dim3(WARP_SIZE, 1, 1), 0, ctx.stream());
-        ggml_cuda_kernel_launch(attn_join_lists, params_join, lists, n_chunks, pattern);
+        const ggml_cuda_kernel_launch_params params_join = join_params(ctx, rows, q->ne[3]);
+        ggml_cuda_kernel_launch(attn_join_lists, params_join, lists, n_chunks, rows.n_head, pattern);
     }
+}
+
+template <int rows_per_warp>
+static void list_cells(
+    ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const attn_rows & rows, ggml_type type) {
+    const int    n_rows   = attn_pattern_rows_per_block(rows_per_warp);
+    const size_t n_shared = n_rows * rows.d_k * sizeof(float);
+    with_type(type, [&](auto type_K) {
+        list_cells(ctx, fa, rows, attn_list_cells<type_K, rows_per_warp>, n_rows, ATTN_PATTERN_N_WARPS, n_shared);
+    });
+}
+
+static void list_cells_of_few(
+    ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const attn_rows & rows, ggml_type type, int64_t n_rows) {
+    const ggml_tensor * q         = fa->src[0];
+    const int32_t *     own_cells = (const int32_t *) fa->src[6]->data;
+    const float         threshold = ggml_get_op_params_f32(fa, 6);
+    const int           n_words   = (rows.n_kv + WARP_SIZE - 1) / WARP_SIZE;
+
+    ggml_cuda_pool_alloc<uint32_t> words(ctx.pool(), ggml_nrows(fa) * n_words);
+
+    const auto launch = [&](auto kernel, int n_of_warp) {
+        const ggml_cuda_kernel_launch_params params(
+            dim3((n_rows + n_of_warp - 1) / n_of_warp, (n_words + ATTN_FEW_ROWS_N_WARPS - 1) / ATTN_FEW_ROWS_N_WARPS,
+                rows.n_head_kv * q->ne[3]),
+            dim3(WARP_SIZE, ATTN_FEW_ROWS_N_WARPS, 1), 0, ctx.stream());
+        ggml_cuda_kernel_launch(kernel, params, rows, own_cells, threshold, words.get(), n_words);
+    };
+    with_type(type, [&](auto type_K) {
+        with_lanes(attn_n_lanes(rows.d_k), [&](auto n_lanes) {
+            if (n_rows == 1) {
+                launch(attn_list_cells_of_few<type_K, n_lanes, 1>, 1);
+            } else {
+                launch(attn_list_cells_of_few<type_K, n_lanes, 4>, 4);
+            }
+        });
+    });
+
+    const ggml_cuda_kernel_launch_params params_join = join_params(ctx, rows, q->ne[3]);
+    ggml_cuda_kernel_launch(attn_join_words, params_join, rows, words.get(), n_words, get_lists(fa->src[5]));
+}
+
+template <int d_max>
+static void list_cells_mma(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const attn_rows & rows) {
+    const size_t n_shared = attn_pattern_mma_n_shared(d_max);
+    CUDA_SET_SHARED_MEMORY_LIMIT(attn_list_cells_mma<d_max>, n_shared);
+    list_cells(ctx, fa, rows, attn_list_cells_mma<d_max>, attn_pattern_mma_n_rows(d_max),
+        attn_pattern_mma_n_warps(d_max), n_shared);
 }
 
 void ggml_cuda_attn_record_pattern(
@@ -125,9 +224,16 @@ void ggml_cuda_attn_record_pattern(
     const attn_rows rows   = get_rows(fa, row_meta, k);
     const int64_t   n_rows = int64_t(rows.n_q) * (rows.n_head / rows.n_head_kv); // that share their keys
 
+    const bool takes_mma = turing_mma_available(ggml_cuda_info().devices[ctx.device].cc) && k.type == GGML_TYPE_F16 &&
+        is_aligned_to(k, 16) && rows.d_k % 8 == 0 && rows.d_k <= ATTN_PATTERN_MMA_MAX_D;
+
     // more rows of a warp use a key more often; queries and keys have to fit into 48 KiB
-    if (n_rows <= attn_pattern_rows_per_block(1)) {
-        list_cells<1>(ctx, fa, rows, k.type);
+    if (n_rows <= 16) {
+        list_cells_of_few(ctx, fa, rows, k.type, n_rows);
+    } else if (takes_mma && rows.d_k <= 128) {
+        list_cells_mma<128>(ctx, fa, rows);
+    } else if (takes_mma) {
+        list_cells_mma<256>(ctx, fa, rows);
     } else if (n_rows <= attn_pattern_rows_per_block(4) || rows.d_k > 256) {
         list_cells<4>(ctx, fa, rows, k.type);
     } else {
@@ -136,7 +242,7 @@ void ggml_cuda_attn_record_pattern(
 }
 
 void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
-    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v) {
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts) {
     const attn_rows     rows    = get_rows(fa, row_meta, k);
     const attn_lists    pattern = get_lists(fa->src[5]);
     const ggml_tensor * q       = fa->src[0];
@@ -148,17 +254,22 @@ void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_te
     const bool    normalize = ggml_flash_attn_ext_get_emulation_normalize(fa);
     float *       result    = (float *) fa->data;
 
-    // where there are many rows, each gets by with fewer warps
-    const int    n_warps  = rows.n_q == 1 ? ATTN_RESIDUAL_MAX_WARPS : 4;
-    const size_t n_shared = n_warps * d_v * sizeof(float);
-    GGML_ASSERT(d_v % 4 == 0 && d_v <= ATTN_RESIDUAL_MAX_D);
+    GGML_ASSERT(d_v % 4 == 0 && d_v <= ATTN_MAX_D);
+
+    // many rows fill the device with a warp each; of few, each is done sooner by all
+    const int64_t n_rows      = int64_t(rows.n_q) * rows.n_head * q->ne[3];
+    const bool    many        = n_rows > 8 * ggml_cuda_info().devices[ctx.device].nsm;
+    const int     n_warps     = many ? 1 : ATTN_RESIDUAL_MAX_WARPS;
+    const int     n_per_block = many ? ATTN_RESIDUAL_MAX_ROWS : 1;
+    const int     n_blocks    = (rows.n_q + n_per_block - 1) / n_per_block;
+    const size_t  n_shared    = many ? 0 : n_warps * d_v * sizeof(float);
 
     const ggml_cuda_kernel_launch_params params(
-        dim3(rows.n_q, rows.n_head, q->ne[3]), dim3(WARP_SIZE, n_warps, 1), n_shared, ctx.stream());
-    with_type(k.type, [&](auto type_K) {
-        with_type(v.type, [&](auto type_V) {
-            ggml_cuda_kernel_launch(
-                attn_add_residual<type_K, type_V>, params, rows, values, pattern, strength, gain, normalize, result);
+        dim3(n_blocks, rows.n_head, q->ne[3]), dim3(WARP_SIZE, n_warps, n_per_block), n_shared, ctx.stream());
+    with_types(k.type, v.type, [&](auto type_K, auto type_V) {
+        with_lanes(attn_n_lanes(std::max(rows.d_k, d_v)), [&](auto n_lanes) {
+            ggml_cuda_kernel_launch(attn_add_residual<type_K, type_V, n_lanes>, params, rows, values, pattern, strength,
+                gain, normalize, parts, result);
         });
     });
 }
@@ -175,7 +286,7 @@ void ggml_cuda_attn_record_pattern(
 }
 
 void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context &, const ggml_tensor *, const float2 *,
-    const ggml_cuda_attn_kv &, const ggml_cuda_attn_kv &) {
+    const ggml_cuda_attn_kv &, const ggml_cuda_attn_kv &, const ggml_cuda_attn_parts &) {
     GGML_ABORT("attention emulation was not asked whether it is supported");
 }
 

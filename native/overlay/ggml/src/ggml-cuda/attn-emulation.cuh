@@ -17,11 +17,18 @@ struct ggml_cuda_attn_kv {
     int64_t      nb_stream;
 };
 
+// the results of n blocks that share a row's cells, and their (maximum, sum), for each row; none where n is at most 1
+struct ggml_cuda_attn_parts {
+    const float *  values; // [n_rows][n][d_v]
+    const float2 * meta;   // [n_rows][n]
+    int            n;
+};
+
 void ggml_cuda_attn_record_pattern(
     ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_kv & k);
 
 void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
-    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v);
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts);
 
 // what a launch of flash attention has to do for the op's pattern; nothing where it has none
 struct ggml_cuda_attn_emulation {
@@ -36,12 +43,15 @@ struct ggml_cuda_attn_emulation {
     // where the kernels put the (maximum, sum) of the rows, null if nobody asks for it
     float2 * row_meta() { return rows.ptr; }
 
+    // whether launch() also combines the results of blocks that share a row's cells
+    bool combines() const { return mode == GGML_ATTN_EMULATION_BOOST; }
+
     void launch(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const ggml_cuda_attn_kv & k,
-        const ggml_cuda_attn_kv & v) {
+        const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts) {
         if (mode == GGML_ATTN_EMULATION_RECORD) {
             ggml_cuda_attn_record_pattern(ctx, fa, rows.ptr, k);
         } else if (mode == GGML_ATTN_EMULATION_BOOST) {
-            ggml_cuda_attn_boost_pattern(ctx, fa, rows.ptr, k, v);
+            ggml_cuda_attn_boost_pattern(ctx, fa, rows.ptr, k, v, parts);
         }
     }
 

@@ -1,0 +1,163 @@
+#pragma once
+
+// What the kernels that record and those that boost have in common. They are headers because a test executes them on the CPU, see
+// test/kernels/cuda-on-cpu.
+
+#include "fattn-common.cuh"
+
+// what a row's scores are made of
+struct attn_rows {
+    const char *   q;
+    int64_t        nb_q;
+    int64_t        nb_q_head;
+    int64_t        nb_q_stream;
+    const char *   k;
+    int64_t        nb_k;
+    int64_t        nb_k_head;
+    int64_t        nb_k_stream;
+    const char *   mask; // may be null
+    int64_t        nb_mask;
+    int64_t        nb_mask_stream;
+    const float2 * meta;  // (maximum, sum) of each row, sinks included
+    const float *  sinks; // of each head, may be null
+
+    int   d_k; // a multiple of 4
+    int   n_q;
+    int   n_head;
+    int   n_head_kv;
+    int   n_kv;
+    int   n_mask_streams;
+    float scale; // with a soft cap it is scale / cap, as in flash attention
+    float logit_softcap;
+
+    // ALiBi
+    float    max_bias;
+    float    m0;
+    float    m1;
+    uint32_t n_head_log2;
+};
+
+// lists of cells, each its length, then the cells; a row has one, or one for each chunk of its cells
+struct attn_lists {
+    char *  data;
+    int64_t nb_q;
+    int64_t nb_head;
+    int64_t nb_stream;
+    int64_t nb_chunk;
+    int     capacity;
+
+    __device__ int32_t * row(int query, int head, int stream, int chunk) const {
+        return (int32_t *) (data + query * nb_q + head * nb_head + stream * nb_stream + chunk * nb_chunk);
+    }
+};
+
+static __device__ __forceinline__ float attn_dot(const float4 & a, const float4 & b) {
+    return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
+
+template <ggml_type type>
+static __device__ __forceinline__ float4 attn_load4(const char * row, int i) {
+    __align__(16) float4     values;
+    constexpr dequantize_V_t dequantize = get_dequantize_V<type, float, 4>();
+    dequantize(row, &values, i);
+    return values;
+}
+
+static __device__ __forceinline__ auto attn_mask_row(const attn_rows & rows, int query, int stream) {
+    return (const half *) (rows.mask + query * rows.nb_mask + (stream % rows.n_mask_streams) * rows.nb_mask_stream);
+}
+
+// ALiBi's slope is not in it
+static __device__ __forceinline__ float attn_mask(const attn_rows & rows, int query, int stream, int cell) {
+    return __half2float(attn_mask_row(rows, query, stream)[cell]);
+}
+
+static __device__ __forceinline__ float attn_slope(const attn_rows & rows, int head) {
+    return get_alibi_slope(rows.max_bias, head, rows.n_head_log2, rows.m0, rows.m1);
+}
+
+static __device__ __forceinline__ int64_t attn_row_index(const attn_rows & rows, int query, int head, int stream) {
+    return (int64_t(stream) * rows.n_q + query) * rows.n_head + head;
+}
+
+// the logarithm of a row's sum of exp(score), sinks included; infinite where the row sees nothing, so that all its weights are 0
+static __device__ __forceinline__ float attn_log_sum(float2 meta) {
+    return meta.y > 0.0f ? meta.x + logf(meta.y) : INFINITY;
+}
+
+// Lanes of a warp that share a cell: groups of them take a cell each.
+static constexpr __host__ __device__ int attn_n_lanes(int d) {
+    return d <= 64 ? 4 : d <= 128 ? 8 : d <= 256 ? 16 : WARP_SIZE;
+}
+
+#define ATTN_MAX_D 576
+
+// quads of values that a lane has of a cell
+static constexpr __host__ __device__ int attn_n_quads(int n_lanes) {
+    return (n_lanes < WARP_SIZE ? 16 * n_lanes : ATTN_MAX_D + 4 * WARP_SIZE - 1) / (4 * n_lanes);
+}
+
+// steps whose cells are loaded side by side, as registers allow
+static constexpr __host__ __device__ int attn_n_at_once(ggml_type type, int n_lanes) {
+    return (type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 ? 4 : 2) / (n_lanes < WARP_SIZE ? 1 : 2);
+}
+
+template <int n_lanes>
+static __device__ __forceinline__ void attn_load_query(
+    const attn_rows & rows, int query, int head, int stream, float4 (&q_lane)[attn_n_quads(n_lanes)]) {
+    const char * q = rows.q + stream * rows.nb_q_stream + head * rows.nb_q_head + query * rows.nb_q;
+#pragma unroll
+    for (int i = 0; i < attn_n_quads(n_lanes); ++i) {
+        const int d = 4 * (i * n_lanes + threadIdx.x % n_lanes);
+        q_lane[i]   = d < rows.d_k ? *(const float4 *) (q + d * sizeof(float)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+}
+
+// Scores of up to 32 cells with each of n_rows queries, before the mask. A lane gives a cell and gets its scores. all_32: go through
+// all steps, whatever n_cells is.
+// Groups take the cells in turns: in step s, group g takes cell s*(number of groups) + g. There are no branches, so that keys are
+// loaded side by side: a group without a cell takes the last one, and lanes beyond a key's end take its end, times 0.
+template <ggml_type type_K, int n_lanes, int n_rows, bool all_32>
+static __device__ __forceinline__ void attn_scores(const attn_rows & rows, const char * k, int cell, int n_cells,
+    const float4 (&q_lane)[n_rows][attn_n_quads(n_lanes)], float (&scores)[n_rows]) {
+    constexpr int n_groups  = WARP_SIZE / n_lanes;
+    constexpr int n_at_once = attn_n_at_once(type_K, n_lanes);
+
+    const int lane    = threadIdx.x % n_lanes;
+    const int group   = threadIdx.x / n_lanes;
+    const int n_steps = all_32 ? n_lanes : (n_cells + n_groups - 1) / n_groups;
+
+#pragma unroll
+    for (int r = 0; r < n_rows; ++r) {
+        scores[r] = 0.0f;
+    }
+#pragma unroll n_at_once
+    for (int step = 0; step < n_steps; ++step) {
+        const int    i   = min(step * n_groups + group, n_cells - 1);
+        const char * key = k + __shfl_sync(0xFFFFFFFF, cell, i, WARP_SIZE) * rows.nb_k;
+
+        float sum[n_rows] = { 0.0f };
+#pragma unroll
+        for (int j = 0; j < attn_n_quads(n_lanes); ++j) {
+            const float4 values = attn_load4<type_K>(key, min(4 * (j * n_lanes + lane), rows.d_k - 4));
+#pragma unroll
+            for (int r = 0; r < n_rows; ++r) {
+                sum[r] += attn_dot(q_lane[r][j], values);
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < n_rows; ++r) {
+            sum[r]    = warp_reduce_sum<n_lanes>(sum[r]);
+            scores[r] = lane == step ? sum[r] : scores[r];
+        }
+    }
+    // from the lane that kept a cell's score to the cell's lane
+    const int from = threadIdx.x % n_groups * n_lanes + threadIdx.x / n_groups;
+#pragma unroll
+    for (int r = 0; r < n_rows; ++r) {
+        scores[r] = rows.scale * __shfl_sync(0xFFFFFFFF, scores[r], from, WARP_SIZE);
+        if (rows.logit_softcap != 0.0f) {
+            scores[r] = rows.logit_softcap * tanhf(scores[r]);
+        }
+    }
+}
