@@ -31,7 +31,7 @@ const parts = {
 
 /** Lengths are in tokens. Rounds are odd in number, so that the median is one of them. */
 const sizes = {
-    off: {pairs: 5, prefill: 512, prefillRounds: 3, decode: 16, decodeRounds: 7, checkedTokens: 32},
+    off: {pairs: 5, prefill: 512, prefillRounds: 4, decode: 16, decodeRounds: 8, checkedTokens: 32},
     instructions: {layers: 4, prefill: 64, decode: 8},
     passes: {kvTypes: ["f16", "q8_0", "q4_0"], depths: [0, 2048, 8192], batch: 64, decode: 4},
     node: {prefill: [512, 2048], prefillRounds: [7, 3], depths: [0, 2048], decode: 16, decodeRounds: 13},
@@ -40,7 +40,7 @@ const sizes = {
     torch: {prefill: 512, decode: 16, rounds: 5}
 };
 const quickSizes = {
-    off: {pairs: 3, prefill: 128, prefillRounds: 1, decode: 8, decodeRounds: 3, checkedTokens: 8},
+    off: {pairs: 3, prefill: 128, prefillRounds: 2, decode: 8, decodeRounds: 4, checkedTokens: 8},
     node: {prefill: [128], prefillRounds: [3], depths: [0, 256], decode: 8, decodeRounds: 3},
     parallel: {counts: [1, 4], prompt: 32, tokens: 16, rounds: 3},
     startup: {rounds: 3},
