@@ -13,6 +13,7 @@ const wanted = [
     "attn_emulation_.*",
     "flash_attn_ext_(pad|blk|kv_\\w+|vec_reduce)",
     `flash_attn_ext_(vec_)?${types}_dk64_dv64`,
+    "flash_attn_ext_(vec_)?q8_0_dk128_dv128",
     "flash_attn_ext_f16_dk(32|40|80|96|112|128|256)_dv\\1",
     "flash_attn_ext_vec_f16_dk(32|96|128|256)_dv\\1",
     "flash_attn_ext_(vec_)?f16_(dk192_dv128|dk576_dv512)"
