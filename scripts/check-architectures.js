@@ -30,7 +30,9 @@ await runMain("check-architectures", async () => {
     const {names, gpu, "no-build": noBuild} = readArguments();
     if (!noBuild)
         await build(gpu);
-    const program = path.join(outputFolder(buildName(gpu)), "check-architecture");
+    const program = path.join(outputFolder(buildName(gpu)), `check-architecture${process.platform === "win32" ? ".exe" : ""}`);
+    if (!fs.existsSync(program))
+        throw new UserError(`there is no ${path.relative(process.cwd(), program)}; without --no-build it is compiled`);
 
     const start = Date.now();
     const variants = listVariants(program, names);
@@ -55,9 +57,9 @@ async function build(gpu) {
 }
 
 function listVariants(program, names) {
-    const {status, stdout, stderr, error} = spawnSync(program, ["--list"], {encoding: "utf8"});
+    const {status, stdout, stderr} = spawnSync(program, ["--list"], {encoding: "utf8"});
     if (status !== 0)
-        throw new UserError(`the architectures could not be listed: ${error?.message ?? stderr.trim()}`);
+        throw new UserError(`the architectures could not be listed: ${stderr.trim()}`);
 
     const all = stdout.trim().split("\n").map((line) => line.split(" "));
     const unknown = names.filter((name) => !all.some(([architecture]) => architecture === name));

@@ -90,6 +90,34 @@ __launch_bounds__(WARP_SIZE * ATTN_JOIN_N_WARPS) static __global__ void attn_joi
     }
 }
 
+// what a block has that lists a chunk of its rows' cells
+struct attn_chunk_block {
+    int          gqa;
+    int          stream;
+    int          head_kv;
+    int          row_first; // of n_q*gqa
+    int          row_end;
+    int          chunk;
+    int          cell_first;
+    int          cell_end;
+    const char * k;
+};
+
+static __device__ __forceinline__ attn_chunk_block attn_block_of_chunk(
+    const attn_rows & rows, int n_rows, int n_per_chunk) {
+    attn_chunk_block block;
+    block.gqa        = rows.n_head / rows.n_head_kv;
+    block.stream     = blockIdx.z / rows.n_head_kv;
+    block.head_kv    = blockIdx.z % rows.n_head_kv;
+    block.row_first  = blockIdx.x * n_rows;
+    block.row_end    = rows.n_q * block.gqa;
+    block.chunk      = blockIdx.y;
+    block.cell_first = block.chunk * n_per_chunk;
+    block.cell_end   = min(block.cell_first + n_per_chunk, rows.n_kv);
+    block.k          = rows.k + block.stream * rows.nb_k_stream + block.head_kv * rows.nb_k_head;
+    return block;
+}
+
 #define ATTN_PATTERN_N_WARPS 4
 #define ATTN_PATTERN_SLICE   64 // values of a key at once
 
@@ -113,18 +141,9 @@ __launch_bounds__(WARP_SIZE * ATTN_PATTERN_N_WARPS, 3) static __global__ void at
     const int warp   = threadIdx.y;
     const int thread = warp * WARP_SIZE + lane;
 
-    const int gqa       = rows.n_head / rows.n_head_kv;
-    const int stream    = blockIdx.z / rows.n_head_kv;
-    const int head_kv   = blockIdx.z % rows.n_head_kv;
-    const int row_first = blockIdx.x * n_rows; // of n_q*gqa
-    const int row_end   = rows.n_q * gqa;
-    const int chunk     = blockIdx.y;
-    const int d4        = rows.d_k / 4;
-
-    const int cell_first = chunk * n_per_chunk;
-    const int cell_end   = min(cell_first + n_per_chunk, rows.n_kv);
-
-    const char * k = rows.k + stream * rows.nb_k_stream + head_kv * rows.nb_k_head;
+    const auto [gqa, stream, head_kv, row_first, row_end, chunk, cell_first, cell_end, k] =
+        attn_block_of_chunk(rows, n_rows, n_per_chunk);
+    const int d4 = rows.d_k / 4;
 
     ggml_cuda_pdl_lc();
     ggml_cuda_pdl_sync();
@@ -282,18 +301,9 @@ __launch_bounds__(WARP_SIZE * attn_pattern_mma_n_warps(d_max), 3) static __globa
     const int warp   = threadIdx.y;
     const int thread = warp * WARP_SIZE + lane;
 
-    const int gqa       = rows.n_head / rows.n_head_kv;
-    const int stream    = blockIdx.z / rows.n_head_kv;
-    const int head_kv   = blockIdx.z % rows.n_head_kv;
-    const int row_first = blockIdx.x * n_rows; // of n_q*gqa
-    const int row_end   = rows.n_q * gqa;
-    const int chunk     = blockIdx.y;
-    const int n_steps   = (rows.d_k + 15) / 16;
-
-    const int cell_first = chunk * n_per_chunk;
-    const int cell_end   = min(cell_first + n_per_chunk, rows.n_kv);
-
-    const char * k = rows.k + stream * rows.nb_k_stream + head_kv * rows.nb_k_head;
+    const auto [gqa, stream, head_kv, row_first, row_end, chunk, cell_first, cell_end, k] =
+        attn_block_of_chunk(rows, n_rows, n_per_chunk);
+    const int n_steps = (rows.d_k + 15) / 16;
 
     ggml_cuda_pdl_lc();
     ggml_cuda_pdl_sync();
