@@ -106,12 +106,11 @@ struct attn_sparse_boost {
 
     attn_pattern_cursor row;
     float               extra; // by which a listed weight grows, relative to itself
-    const char *        v_head;
-    const ggml_fp16_t * mask_row;
 
     void begin_row(int iq1, int iq2, int iq3, int64_t first_cell);
 
-    void add_listed(int64_t cell, float score, float M, float slope, ggml_fp16_t * VKQ16, float * VKQ32, float * V32);
+    void add_listed(
+        int64_t cell, float weight, int iv2, int iv3, ggml_fp16_t * VKQ16, float * VKQ32, float * V32) const;
 };
 
 // The loop of attention without emulation, which a boost of few cells shares, so that both have the same instructions in it.
@@ -119,8 +118,7 @@ struct attn_variant_plain {
     attn_sparse_boost boost;
 
     attn_variant_plain(const ggml_compute_params *, const ggml_tensor * fa) :
-        boost{ ggml_flash_attn_ext_get_emulation(fa) == GGML_ATTN_EMULATION_BOOST ? fa : nullptr, {}, 0.0f, nullptr,
-            nullptr } {}
+        boost{ ggml_flash_attn_ext_get_emulation(fa) == GGML_ATTN_EMULATION_BOOST ? fa : nullptr, {}, 0.0f } {}
 
     // a single row, cell by cell
     void begin_row(int iq1, int iq2, int iq3, int64_t first_cell) {
@@ -134,10 +132,14 @@ struct attn_variant_plain {
         return boost.row.next < boost.row.end && *boost.row.next < last_cell ? *boost.row.next + 1 : last_cell;
     }
 
-    // score: of the last cell unless it is masked; VKQ16 is in use if V is F16, else VKQ32, and V32 if V is quantised
-    void at_stop(int64_t cell, float score, float M, float slope, ggml_fp16_t * VKQ16, float * VKQ32, float * V32) {
+    // mask, weight: of the last cell; iv2, iv3: the head of V; VKQ16 is in use if V is F16, else VKQ32, and V32 if V is quantised
+    void at_stop(
+        int64_t cell, float mask, float weight, int iv2, int iv3, ggml_fp16_t * VKQ16, float * VKQ32, float * V32) {
         if (boost.row.next < boost.row.end && *boost.row.next == cell) {
-            boost.add_listed(cell, score, M, slope, VKQ16, VKQ32, V32);
+            ++boost.row.next;
+            if (mask != -INFINITY) {
+                boost.add_listed(cell, weight, iv2, iv3, VKQ16, VKQ32, V32);
+            }
         }
     }
 
@@ -198,7 +200,7 @@ struct attn_variant_record : attn_variant_plain {
 
     int64_t find_stop(int64_t, int64_t last_cell) const { return last_cell; }
 
-    void at_stop(int64_t, float, float, float, ggml_fp16_t *, float *, float *) {}
+    void at_stop(int64_t, float, float, int, int, ggml_fp16_t *, float *, float *) {}
 
     void begin_row(int, int iq2, int, int64_t) {
         row    = slot(first_slot + (split ? iq2 : 0));
@@ -291,7 +293,7 @@ struct attn_variant_boost : attn_variant_plain {
 
     int64_t find_stop(int64_t, int64_t last_cell) const { return last_cell; }
 
-    void at_stop(int64_t, float, float, float, ggml_fp16_t *, float *, float *) {}
+    void at_stop(int64_t, float, float, int, int, ggml_fp16_t *, float *, float *) {}
 
     void begin_row(int iq1, int iq2, int iq3, int64_t first_cell) {
         factor    = row.find_row(fa, iq1, iq2, iq3);
