@@ -49,6 +49,7 @@ std::vector<attention_case> attention_cases() {
         }
     }
     add("long decode", [](attention_case & c) { c.n_kv = 4096; });
+    // few are less than one in 96: see attn-variants.cpp
     for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_Q8_0 }) {
         add(std::string("few of many cells are listed, ") + ggml_type_name(type), [&](attention_case & c) {
             c.type_k = c.type_v = type;
@@ -56,6 +57,11 @@ std::vector<attention_case> attention_cases() {
             c.n_kv              = 2048;
             c.n_stream          = 2;
             c.sinks             = true;
+        });
+        add(std::string("decode, few of many cells are listed, ") + ggml_type_name(type), [&](attention_case & c) {
+            c.type_k = c.type_v = type;
+            c.n_kv              = 4096;
+            c.max_bias          = 8.0f;
         });
     }
 

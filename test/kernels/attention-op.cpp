@@ -3,6 +3,7 @@
 #include "ggml-attn-emulation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 
@@ -32,6 +33,17 @@ ggml_tensor * attention_tensors::build(ggml_context * ctx, attention_mode mode) 
     return fa;
 }
 
+// the first cell that is masked, -1 if there is none
+static int64_t find_hidden_cell(const attention_case & c, const attention_inputs & in, int64_t row) {
+    const int64_t query = row / (c.n_head * c.n_q) * c.n_q + row % c.n_q;
+    for (int64_t cell = 0; c.mask && cell < c.n_kv; ++cell) {
+        if (in.mask[query * c.n_kv + cell] == ggml_fp32_to_fp16(-INFINITY)) {
+            return cell;
+        }
+    }
+    return -1;
+}
+
 void attention_tensors::set(
     const attention_inputs & in, const attention_reference * reference, const writer & write) const {
     const auto set = [&](ggml_tensor * tensor, const auto & values) {
@@ -51,7 +63,12 @@ void attention_tensors::set(
 
     std::vector<int32_t> lists(ggml_nelements(pattern), reference ? 0 : -7);
     for (size_t row = 0; reference && row < reference->pattern.size(); ++row) {
-        const auto & cells          = reference->pattern[row];
+        auto cells = reference->pattern[row];
+        // one that the source layer saw and this layer doesn't: it changes nothing
+        const int64_t hidden = find_hidden_cell(c, in, row);
+        if (hidden >= 0 && (int64_t) cells.size() + 1 < pattern->ne[0]) {
+            cells.insert(std::lower_bound(cells.begin(), cells.end(), hidden), hidden);
+        }
         lists[row * pattern->ne[0]] = cells.size();
         std::copy(cells.begin(), cells.end(), lists.begin() + row * pattern->ne[0] + 1);
     }
