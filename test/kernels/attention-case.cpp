@@ -49,7 +49,7 @@ std::vector<attention_case> attention_cases() {
         }
     }
     add("long decode", [](attention_case & c) { c.n_kv = 4096; });
-    // few are less than one in 96: see attn-variants.cpp
+    // few enough for the CPU to stop at the listed cells rather than compare at every one
     for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_Q8_0 }) {
         add(std::string("few of many cells are listed, ") + ggml_type_name(type), [&](attention_case & c) {
             c.type_k = c.type_v = type;
