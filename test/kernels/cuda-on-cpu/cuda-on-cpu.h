@@ -28,6 +28,8 @@
 #define __global__
 #define __constant__
 #define __forceinline__ inline
+#define __noinline__
+#define __grid_constant__
 #define __inline__ inline
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))

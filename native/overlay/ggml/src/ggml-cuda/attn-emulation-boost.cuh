@@ -12,14 +12,6 @@ static constexpr __host__ __device__ int attn_residual_blocks_per_sm(ggml_type t
     return attn_n_at_once(type_K, 1) == 4 && attn_n_at_once(type_V, 1) == 4 ? 3 : 1;
 }
 
-struct attn_values {
-    const char * v;
-    int64_t      nb_v;
-    int64_t      nb_v_head;
-    int64_t      nb_v_stream;
-    int          d_v; // a multiple of 4
-};
-
 static __device__ __forceinline__ bool attn_is_listed(const int32_t * list, int n, int cell) {
     int first = 1;
     for (int last = n; first < last;) {
@@ -40,7 +32,6 @@ template <ggml_type type_K, ggml_type type_V, int n_lanes, bool all>
 static __device__ __forceinline__ float attn_sum_cells(const attn_rows & rows, const attn_values & values, int query,
     int head, int stream, float log_sum, const int32_t * list, int listed, int n, float g,
     float4 (&sum)[attn_n_quads(n_lanes)]) {
-    constexpr int n_groups  = WARP_SIZE / n_lanes;
     constexpr int n_at_once = all ? 1 : attn_n_at_once(type_V, n_lanes);
 
     const int    head_kv = head / (rows.n_head / rows.n_head_kv);
@@ -61,7 +52,7 @@ static __device__ __forceinline__ float attn_sum_cells(const attn_rows & rows, c
         const float bias    = rows.mask ? slope * attn_mask(rows, query, stream, cell) : 0.0f;
 
         float scores[1];
-        attn_scores<type_K, n_lanes, 1, false>(rows, k, cell, n_cells, q_lane, scores);
+        attn_scores<type_K, n_lanes, attn_n_at_once(type_K, n_lanes), false>(rows, k, cell, n_cells, q_lane, scores);
 
         float w = 0.0f;
         if (int(threadIdx.x) < n_cells && bias > -INFINITY) {
@@ -74,22 +65,7 @@ static __device__ __forceinline__ float attn_sum_cells(const attn_rows & rows, c
         const uint32_t visible = __ballot_sync(0xFFFFFFFF, bias > -INFINITY);
         const int      seen    = __shfl_sync(0xFFFFFFFF, cell, __ffs(visible) - 1, WARP_SIZE);
         const int      of      = bias > -INFINITY ? cell : seen;
-        const int      n_steps = visible != 0 ? (n_cells + n_groups - 1) / n_groups : 0;
-#pragma unroll n_at_once
-        for (int step = 0; step < n_steps; ++step) {
-            const int    from    = step * n_groups + threadIdx.x / n_lanes;
-            const float  w_group = __shfl_sync(0xFFFFFFFF, w, from, WARP_SIZE);
-            const char * value   = v + __shfl_sync(0xFFFFFFFF, of, from, WARP_SIZE) * values.nb_v;
-#pragma unroll
-            for (int j = 0; j < attn_n_quads(n_lanes); ++j) {
-                const int    d = min(4 * (j * n_lanes + int(threadIdx.x) % n_lanes), values.d_v - 4);
-                const float4 x = attn_load4<type_V>(value, d);
-                sum[j].x += w_group * x.x;
-                sum[j].y += w_group * x.y;
-                sum[j].z += w_group * x.z;
-                sum[j].w += w_group * x.w;
-            }
-        }
+        attn_add_values<type_V, n_lanes, n_at_once>(values, v, of, visible != 0 ? n_cells : 0, w, sum);
         if (!all && first + int(blockDim.y) * WARP_SIZE < n) {
             listed = list[1 + min(first + int(blockDim.y) * WARP_SIZE + int(threadIdx.x), n - 1)];
         }
@@ -132,8 +108,7 @@ static __device__ __forceinline__ float attn_join_value(
 template <ggml_type type_K, ggml_type type_V, int n_lanes>
 __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
     attn_residual_blocks_per_sm(type_K, type_V)) static __global__ void attn_add_residual(attn_rows rows,
-    attn_values values, attn_lists pattern, const float * strength, const float * gain, bool normalize,
-    ggml_cuda_attn_parts parts, float * result) {
+    attn_boost boost, bool normalize, ggml_cuda_attn_parts parts, float * result) {
     constexpr int n_quads  = attn_n_quads(n_lanes);
     constexpr int n_groups = WARP_SIZE / n_lanes;
 
@@ -158,29 +133,29 @@ __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
     const int64_t   row       = attn_row_index(rows, query, head, stream);
     const bool      has_parts = parts.n > 1;
     const float2 *  part_meta = parts.meta + row * parts.n;
-    const int32_t * list      = pattern.row(query, head, stream, 0);
-    const float     g         = strength[stream * rows.n_q + query] * gain[head];
+    const int32_t * list      = boost.pattern.row(query, head, stream, 0);
+    const float     g         = boost.strength[stream * rows.n_q + query] * boost.gain[head];
     const int       n_listed  = list[0];
-    const int       listed    = list[min(1 + warp * WARP_SIZE + lane, pattern.capacity)];
+    const int       listed    = list[min(1 + warp * WARP_SIZE + lane, boost.pattern.capacity)];
     const float2    meta      = has_parts ? attn_join_meta(part_meta, parts.n) : rows.meta[row];
     const float     log_sum   = attn_log_sum(meta);
 
-    const int n = g == 0.0f ? 0 : min(n_listed, pattern.capacity);
+    const int n = g == 0.0f ? 0 : min(n_listed, boost.pattern.capacity);
     if (n <= 0 && !has_parts) {
         return;
     }
 
     // what is added to
-    result += row * values.d_v;
+    result += row * boost.values.d_v;
     const auto value_before = [&](int d) {
-        return has_parts ?
-            attn_join_value(parts.values + row * parts.n * values.d_v + d, values.d_v, part_meta, parts.n, meta.x) :
-            result[d];
+        return has_parts ? attn_join_value(parts.values + row * parts.n * boost.values.d_v + d, boost.values.d_v,
+                               part_meta, parts.n, meta.x) :
+                           result[d];
     };
     // a row's warps but the first, which has cells, have a value of a lane at a time
     const int d_first      = (warp - 1) * WARP_SIZE + lane;
     float     before_first = 0.0f;
-    if (n_warps > 1 && warp > 0 && d_first < values.d_v) {
+    if (n_warps > 1 && warp > 0 && d_first < boost.values.d_v) {
         before_first = value_before(d_first);
     }
 
@@ -190,7 +165,7 @@ __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
         sum[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
     float weight = attn_sum_cells<type_K, type_V, n_lanes, false>(
-        rows, values, query, head, stream, log_sum, list, listed, n, g, sum);
+        rows, boost.values, query, head, stream, log_sum, list, listed, n, g, sum);
 
     // of all warps of the row
     const auto total_weight = [&]() {
@@ -221,7 +196,7 @@ __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
                 sum[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             }
             weight = attn_sum_cells<type_K, type_V, n_lanes, true>(
-                rows, values, query, head, stream, log_sum, list, listed, n, g, sum);
+                rows, boost.values, query, head, stream, log_sum, list, listed, n, g, sum);
             total = total_weight() + (rows.sinks ? expf(rows.sinks[head] - log_sum) : 0.0f);
         }
     }
@@ -230,19 +205,13 @@ __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
     // The sums of all groups, of which each takes its share, so that a warp has its quads side by side.
 #pragma unroll
     for (int i = 0; i < n_quads; ++i) {
-#pragma unroll
-        for (int offset = n_lanes; offset < WARP_SIZE; offset *= 2) {
-            sum[i].x += __shfl_xor_sync(0xFFFFFFFF, sum[i].x, offset, WARP_SIZE);
-            sum[i].y += __shfl_xor_sync(0xFFFFFFFF, sum[i].y, offset, WARP_SIZE);
-            sum[i].z += __shfl_xor_sync(0xFFFFFFFF, sum[i].z, offset, WARP_SIZE);
-            sum[i].w += __shfl_xor_sync(0xFFFFFFFF, sum[i].w, offset, WARP_SIZE);
-        }
+        sum[i]      = attn_sum_groups<n_lanes>(sum[i]);
         const int d = 4 * (i * n_lanes + lane % n_lanes);
-        if (i % n_groups != group || d >= values.d_v) {
+        if (i % n_groups != group || d >= boost.values.d_v) {
             continue;
         }
         if (n_warps > 1) {
-            *(float4 *) (attn_sums + warp * values.d_v + d) = sum[i];
+            *(float4 *) (attn_sums + warp * boost.values.d_v + d) = sum[i];
             continue;
         }
         float4 before = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -262,10 +231,10 @@ __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
     if (warp == 0) {
         return;
     }
-    for (int d = d_first; d < values.d_v; d += (n_warps - 1) * WARP_SIZE) {
+    for (int d = d_first; d < boost.values.d_v; d += (n_warps - 1) * WARP_SIZE) {
         float value = anew ? 0.0f : d == d_first ? before_first : value_before(d);
         for (int w = 0; w < n_warps; ++w) {
-            value += attn_sums[w * values.d_v + d];
+            value += attn_sums[w * boost.values.d_v + d];
         }
         result[d] = scale * value;
     }

@@ -43,7 +43,7 @@ __launch_bounds__(WARP_SIZE * ATTN_FEW_ROWS_N_WARPS) static __global__ void attn
 
     const char * k = rows.k + stream * rows.nb_k_stream + head_kv * rows.nb_k_head;
     float        scores[n_rows];
-    attn_scores<type_K, n_lanes, n_rows, true>(rows, k, cell, n_cells, q_lane, scores);
+    attn_scores<type_K, n_lanes, attn_n_at_once(type_K, n_lanes), true>(rows, k, cell, n_cells, q_lane, scores);
 
 #pragma unroll
     for (int r = 0; r < n_rows; ++r) {

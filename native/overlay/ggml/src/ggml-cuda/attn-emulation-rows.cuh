@@ -5,51 +5,12 @@
 
 #include "fattn-common.cuh"
 
-// what a row's scores are made of
-struct attn_rows {
-    const char *   q;
-    int64_t        nb_q;
-    int64_t        nb_q_head;
-    int64_t        nb_q_stream;
-    const char *   k;
-    int64_t        nb_k;
-    int64_t        nb_k_head;
-    int64_t        nb_k_stream;
-    const char *   mask; // may be null
-    int64_t        nb_mask;
-    int64_t        nb_mask_stream;
-    const float2 * meta;  // (maximum, sum) of each row, sinks included
-    const float *  sinks; // of each head, may be null
-
-    int   d_k; // a multiple of 4
-    int   n_q;
-    int   n_head;
-    int   n_head_kv;
-    int   n_kv;
-    int   n_mask_streams;
-    float scale; // with a soft cap it is scale / cap, as in flash attention
-    float logit_softcap;
-
-    // ALiBi
-    float    max_bias;
-    float    m0;
-    float    m1;
-    uint32_t n_head_log2;
-};
-
-// lists of cells, each its length, then the cells; a row has one, or one for each chunk of its cells
-struct attn_lists {
-    char *  data;
-    int64_t nb_q;
-    int64_t nb_head;
-    int64_t nb_stream;
-    int64_t nb_chunk;
-    int     capacity;
-
-    __device__ int32_t * row(int query, int head, int stream, int chunk) const {
-        return (int32_t *) (data + query * nb_q + head * nb_head + stream * nb_stream + chunk * nb_chunk);
-    }
-};
+// numbers rounded to 16 bits, or what is lost by that
+static __device__ __forceinline__ half2 attn_half_of_sum(float x, float y, bool rest) {
+    const half2  rounded = __float22half2_rn(make_float2(x, y));
+    const float2 back    = __half22float2(rounded);
+    return rest ? __float22half2_rn(make_float2(x - back.x, y - back.y)) : rounded;
+}
 
 static __device__ __forceinline__ float attn_dot(const float4 & a, const float4 & b) {
     return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
@@ -102,12 +63,12 @@ static constexpr __host__ __device__ int attn_n_at_once(ggml_type type, int n_la
     return (type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 ? 4 : 2) / (n_lanes < WARP_SIZE ? 1 : 2);
 }
 
-template <int n_lanes>
+template <int n_lanes, int n_quads>
 static __device__ __forceinline__ void attn_load_query(
-    const attn_rows & rows, int query, int head, int stream, float4 (&q_lane)[attn_n_quads(n_lanes)]) {
+    const attn_rows & rows, int query, int head, int stream, float4 (&q_lane)[n_quads]) {
     const char * q = rows.q + stream * rows.nb_q_stream + head * rows.nb_q_head + query * rows.nb_q;
 #pragma unroll
-    for (int i = 0; i < attn_n_quads(n_lanes); ++i) {
+    for (int i = 0; i < n_quads; ++i) {
         const int d = 4 * (i * n_lanes + threadIdx.x % n_lanes);
         q_lane[i]   = d < rows.d_k ? *(const float4 *) (q + d * sizeof(float)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
@@ -117,11 +78,10 @@ static __device__ __forceinline__ void attn_load_query(
 // all steps, whatever n_cells is.
 // Groups take the cells in turns: in step s, group g takes cell s*(number of groups) + g. There are no branches, so that keys are
 // loaded side by side: a group without a cell takes the last one, and lanes beyond a key's end take its end, times 0.
-template <ggml_type type_K, int n_lanes, int n_rows, bool all_32>
+template <ggml_type type_K, int n_lanes, int n_at_once, bool all_32, int n_rows, int n_quads>
 static __device__ __forceinline__ void attn_scores(const attn_rows & rows, const char * k, int cell, int n_cells,
-    const float4 (&q_lane)[n_rows][attn_n_quads(n_lanes)], float (&scores)[n_rows]) {
-    constexpr int n_groups  = WARP_SIZE / n_lanes;
-    constexpr int n_at_once = attn_n_at_once(type_K, n_lanes);
+    const float4 (&q_lane)[n_rows][n_quads], float (&scores)[n_rows]) {
+    constexpr int n_groups = WARP_SIZE / n_lanes;
 
     const int lane    = threadIdx.x % n_lanes;
     const int group   = threadIdx.x / n_lanes;
@@ -138,7 +98,7 @@ static __device__ __forceinline__ void attn_scores(const attn_rows & rows, const
 
         float sum[n_rows] = { 0.0f };
 #pragma unroll
-        for (int j = 0; j < attn_n_quads(n_lanes); ++j) {
+        for (int j = 0; j < n_quads; ++j) {
             const float4 values = attn_load4<type_K>(key, min(4 * (j * n_lanes + lane), rows.d_k - 4));
 #pragma unroll
             for (int r = 0; r < n_rows; ++r) {
@@ -160,4 +120,41 @@ static __device__ __forceinline__ void attn_scores(const attn_rows & rows, const
             scores[r] = rows.logit_softcap * tanhf(scores[r]);
         }
     }
+}
+
+// Adds weighted values of up to 32 cells, each lane those of its place in its group. A lane gives a cell and its weight.
+template <ggml_type type_V, int n_lanes, int n_at_once, int n_quads>
+static __device__ __forceinline__ void attn_add_values(
+    const attn_values & values, const char * v, int cell, int n_cells, float weight, float4 (&sum)[n_quads]) {
+    constexpr int n_groups = WARP_SIZE / n_lanes;
+
+    const int n_steps = (n_cells + n_groups - 1) / n_groups;
+#pragma unroll n_at_once
+    for (int step = 0; step < n_steps; ++step) {
+        const int    from  = step * n_groups + threadIdx.x / n_lanes;
+        const float  w     = __shfl_sync(0xFFFFFFFF, weight, from, WARP_SIZE);
+        const char * value = v + __shfl_sync(0xFFFFFFFF, cell, from, WARP_SIZE) * values.nb_v;
+#pragma unroll
+        for (int j = 0; j < n_quads; ++j) {
+            const int    d = min(4 * (j * n_lanes + int(threadIdx.x) % n_lanes), values.d_v - 4);
+            const float4 x = attn_load4<type_V>(value, d);
+            sum[j].x += w * x.x;
+            sum[j].y += w * x.y;
+            sum[j].z += w * x.z;
+            sum[j].w += w * x.w;
+        }
+    }
+}
+
+// the sum over a warp's groups of lanes
+template <int n_lanes>
+static __device__ __forceinline__ float4 attn_sum_groups(float4 sum) {
+#pragma unroll
+    for (int offset = n_lanes; offset < WARP_SIZE; offset *= 2) {
+        sum.x += __shfl_xor_sync(0xFFFFFFFF, sum.x, offset, WARP_SIZE);
+        sum.y += __shfl_xor_sync(0xFFFFFFFF, sum.y, offset, WARP_SIZE);
+        sum.z += __shfl_xor_sync(0xFFFFFFFF, sum.z, offset, WARP_SIZE);
+        sum.w += __shfl_xor_sync(0xFFFFFFFF, sum.w, offset, WARP_SIZE);
+    }
+    return sum;
 }

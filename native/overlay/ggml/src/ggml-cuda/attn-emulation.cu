@@ -2,6 +2,7 @@
 
 #if !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
 
+#include "attn-emulation-boost-mma.cuh"
 #include "attn-emulation-boost.cuh"
 #include "attn-emulation-record.cuh"
 
@@ -33,6 +34,7 @@ static attn_rows get_rows(const ggml_tensor * fa, const float2 * row_meta, const
     rows.n_head         = q->ne[2];
     rows.n_head_kv      = fa->src[1]->ne[2];
     rows.n_kv           = fa->src[1]->ne[1];
+    rows.n_stream       = q->ne[3];
     rows.scale          = ggml_get_op_params_f32(fa, 0);
     rows.max_bias       = ggml_get_op_params_f32(fa, 1);
     rows.logit_softcap  = ggml_get_op_params_f32(fa, 2);
@@ -241,35 +243,77 @@ void ggml_cuda_attn_record_pattern(
     }
 }
 
-void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
-    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts) {
-    const attn_rows     rows    = get_rows(fa, row_meta, k);
-    const attn_lists    pattern = get_lists(fa->src[5]);
-    const ggml_tensor * q       = fa->src[0];
-    const int           d_v     = fa->src[2]->ne[0];
-    const attn_values   values  = { v.data, v.nb_cell, v.nb_head, v.nb_stream, d_v };
-
-    const float * strength  = (const float *) fa->src[6]->data;
-    const float * gain      = (const float *) fa->src[7]->data;
-    const bool    normalize = ggml_flash_attn_ext_get_emulation_normalize(fa);
-    float *       result    = (float *) fa->data;
-
+static attn_boost get_boost(const ggml_tensor * fa, const ggml_cuda_attn_kv & v) {
+    const int d_v = fa->src[2]->ne[0];
     GGML_ASSERT(d_v % 4 == 0 && d_v <= ATTN_MAX_D);
 
+    const attn_values values = { v.data, v.nb_cell, v.nb_head, v.nb_stream, d_v };
+    return { values, get_lists(fa->src[5]), (const float *) fa->src[6]->data, (const float *) fa->src[7]->data };
+}
+
+ggml_cuda_attn_task ggml_cuda_attn_get_task(const ggml_tensor * fa, float2 * row_meta, const ggml_cuda_attn_kv & k,
+    const ggml_cuda_attn_kv & v, bool has_boost_blocks) {
+    if (!has_boost_blocks) {
+        return { row_meta, UINT32_MAX, {}, {} };
+    }
+    const attn_rows rows = get_rows(fa, row_meta, k);
+    return { row_meta, uint32_t(rows.n_head * rows.n_stream), rows, get_boost(fa, v) };
+}
+
+static bool boosts_by_mma(ggml_backend_cuda_context & ctx, const attn_rows & rows, const attn_boost & boost,
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v) {
+    const int d = rows.d_k;
+    return turing_mma_available(ggml_cuda_info().devices[ctx.device].cc) && k.type == GGML_TYPE_F16 &&
+        v.type == GGML_TYPE_F16 && is_aligned_to(k, 16) && is_aligned_to(v, 16) && boost.values.d_v == d &&
+        (d == 64 || d == 128 || d == 256);
+}
+
+template <int d>
+static void add_residual_mma(
+    ggml_backend_cuda_context & ctx, const attn_rows & rows, const attn_boost & boost, float * result) {
+    const int                            n_blocks = (rows.n_q + ATTN_BOOST_MMA_N_WARPS - 1) / ATTN_BOOST_MMA_N_WARPS;
+    const ggml_cuda_kernel_launch_params params(
+        dim3(n_blocks, rows.n_head, rows.n_stream), dim3(WARP_SIZE, ATTN_BOOST_MMA_N_WARPS, 1), 0, ctx.stream());
+    ggml_cuda_kernel_launch(attn_add_residual_mma<d>, params, rows, boost, result);
+}
+
+static void add_residual_mma(
+    ggml_backend_cuda_context & ctx, const attn_rows & rows, const attn_boost & boost, float * result) {
+    switch (rows.d_k) {
+        case 64:
+            return add_residual_mma<64>(ctx, rows, boost, result);
+        case 128:
+            return add_residual_mma<128>(ctx, rows, boost, result);
+        default:
+            return add_residual_mma<256>(ctx, rows, boost, result);
+    }
+}
+
+void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts) {
+    const attn_rows  rows      = get_rows(fa, row_meta, k);
+    const attn_boost boost     = get_boost(fa, v);
+    const bool       normalize = ggml_flash_attn_ext_get_emulation_normalize(fa);
+    float *          result    = (float *) fa->data;
+
+    const int64_t n_rows = int64_t(rows.n_q) * rows.n_head * rows.n_stream;
+    const bool    many   = n_rows > 8 * ggml_cuda_info().devices[ctx.device].nsm;
+    if (many && !normalize && parts.n <= 1 && boosts_by_mma(ctx, rows, boost, k, v)) {
+        return add_residual_mma(ctx, rows, boost, result);
+    }
+
     // many rows fill the device with a warp each; of few, each is done sooner by all
-    const int64_t n_rows      = int64_t(rows.n_q) * rows.n_head * q->ne[3];
-    const bool    many        = n_rows > 8 * ggml_cuda_info().devices[ctx.device].nsm;
-    const int     n_warps     = many ? 1 : ATTN_RESIDUAL_MAX_WARPS;
-    const int     n_per_block = many ? ATTN_RESIDUAL_MAX_ROWS : 1;
-    const int     n_blocks    = (rows.n_q + n_per_block - 1) / n_per_block;
-    const size_t  n_shared    = many ? 0 : n_warps * d_v * sizeof(float);
+    const int    n_warps     = many ? 1 : ATTN_RESIDUAL_MAX_WARPS;
+    const int    n_per_block = many ? ATTN_RESIDUAL_MAX_ROWS : 1;
+    const int    n_blocks    = (rows.n_q + n_per_block - 1) / n_per_block;
+    const size_t n_shared    = many ? 0 : n_warps * boost.values.d_v * sizeof(float);
 
     const ggml_cuda_kernel_launch_params params(
-        dim3(n_blocks, rows.n_head, q->ne[3]), dim3(WARP_SIZE, n_warps, n_per_block), n_shared, ctx.stream());
+        dim3(n_blocks, rows.n_head, rows.n_stream), dim3(WARP_SIZE, n_warps, n_per_block), n_shared, ctx.stream());
     with_types(k.type, v.type, [&](auto type_K, auto type_V) {
-        with_lanes(attn_n_lanes(std::max(rows.d_k, d_v)), [&](auto n_lanes) {
-            ggml_cuda_kernel_launch(attn_add_residual<type_K, type_V, n_lanes>, params, rows, values, pattern, strength,
-                gain, normalize, parts, result);
+        with_lanes(attn_n_lanes(std::max(rows.d_k, boost.values.d_v)), [&](auto n_lanes) {
+            ggml_cuda_kernel_launch(
+                attn_add_residual<type_K, type_V, n_lanes>, params, rows, boost, normalize, parts, result);
         });
     });
 }
@@ -282,6 +326,11 @@ bool ggml_cuda_supports_attn_emulation(ggml_backend_dev_t) {
 
 void ggml_cuda_attn_record_pattern(
     ggml_backend_cuda_context &, const ggml_tensor *, const float2 *, const ggml_cuda_attn_kv &) {
+    GGML_ABORT("attention emulation was not asked whether it is supported");
+}
+
+ggml_cuda_attn_task ggml_cuda_attn_get_task(
+    const ggml_tensor *, float2 *, const ggml_cuda_attn_kv &, const ggml_cuda_attn_kv &, bool) {
     GGML_ABORT("attention emulation was not asked whether it is supported");
 }
 

@@ -8,6 +8,15 @@
 #include "common.cuh"
 #include "ggml-attn-emulation.h"
 
+// a kernel's parameter that functions take by reference without a copy of it
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 700 && !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
+#define GGML_CUDA_ATTN_GRID_CONSTANT __grid_constant__
+#else
+#define GGML_CUDA_ATTN_GRID_CONSTANT
+#endif
+
+#define ATTN_BOOST_ROWS_PER_BLOCK 4 // of a block of flash attention that boosts: a warp each
+
 // keys or values as flash attention read them, which may be a copy in F16
 struct ggml_cuda_attn_kv {
     const char * data;
@@ -15,6 +24,69 @@ struct ggml_cuda_attn_kv {
     int64_t      nb_cell;
     int64_t      nb_head;
     int64_t      nb_stream;
+};
+
+// what a row's scores are made of
+struct attn_rows {
+    const char *   q;
+    int64_t        nb_q;
+    int64_t        nb_q_head;
+    int64_t        nb_q_stream;
+    const char *   k;
+    int64_t        nb_k;
+    int64_t        nb_k_head;
+    int64_t        nb_k_stream;
+    const char *   mask; // may be null
+    int64_t        nb_mask;
+    int64_t        nb_mask_stream;
+    const float2 * meta;  // (maximum, sum) of each row, sinks included
+    const float *  sinks; // of each head, may be null
+
+    int   d_k; // a multiple of 4
+    int   n_q;
+    int   n_head;
+    int   n_head_kv;
+    int   n_kv;
+    int   n_stream;
+    int   n_mask_streams;
+    float scale; // with a soft cap it is scale / cap, as in flash attention
+    float logit_softcap;
+
+    // ALiBi
+    float    max_bias;
+    float    m0;
+    float    m1;
+    uint32_t n_head_log2;
+};
+
+struct attn_values {
+    const char * v;
+    int64_t      nb_v;
+    int64_t      nb_v_head;
+    int64_t      nb_v_stream;
+    int          d_v; // a multiple of 4
+};
+
+// lists of cells, each its length, then the cells; a row has one, or one for each chunk of its cells
+struct attn_lists {
+    char *  data;
+    int64_t nb_q;
+    int64_t nb_head;
+    int64_t nb_stream;
+    int64_t nb_chunk;
+    int     capacity;
+
+    __device__ int32_t * row(int query, int head, int stream, int chunk) const {
+        return (int32_t *) (data + query * nb_q + head * nb_head + stream * nb_stream + chunk * nb_chunk);
+    }
+};
+
+// how much the listed cells' weights of a row change: by strength * gain
+struct attn_boost {
+    attn_values   values;
+    attn_lists    pattern;
+    const float * strength; // of each query
+    const float * gain;     // of each head
 };
 
 // the results of n blocks that share a row's cells, and their (maximum, sum), for each row; none where n is at most 1
@@ -30,34 +102,68 @@ void ggml_cuda_attn_record_pattern(
 void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
     const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts);
 
+// What a kernel of flash attention does for a pattern.
+struct ggml_cuda_attn_task {
+    float2 * row_meta; // where it puts the (maximum, sum) of the rows, null if nobody asks for it
+
+    // Blocks from this one on in z, of kernels that have such, compute what the boost adds, as one more part of each row: as long as
+    // other blocks work on the row's cells, it takes no time of its own.
+    uint32_t   boost_block;
+    attn_rows  rows;
+    attn_boost boost;
+};
+
+ggml_cuda_attn_task ggml_cuda_attn_get_task(const ggml_tensor * fa, float2 * row_meta, const ggml_cuda_attn_kv & k,
+    const ggml_cuda_attn_kv & v, bool has_boost_blocks);
+
 // what a launch of flash attention has to do for the op's pattern; nothing where it has none
 struct ggml_cuda_attn_emulation {
-    ggml_cuda_attn_emulation(ggml_cuda_pool & pool, const ggml_tensor * fa) :
+    ggml_cuda_attn_emulation(ggml_cuda_pool & pool, const ggml_tensor * fa, bool has_boost_blocks) :
         mode(ggml_flash_attn_ext_get_emulation(fa)),
-        rows(pool) {
-        if (mode != GGML_ATTN_EMULATION_NONE) {
-            rows.alloc(ggml_nrows(fa));
+        fa(fa),
+        // what remains of a normalized row may be too little for a sum of parts
+        boosts_in_blocks(
+            has_boost_blocks && mode == GGML_ATTN_EMULATION_BOOST && !ggml_flash_attn_ext_get_emulation_normalize(fa)),
+        meta(pool) {
+        if (mode != GGML_ATTN_EMULATION_NONE && !boosts_in_blocks) {
+            meta.alloc(ggml_nrows(fa));
         }
     }
 
     // where the kernels put the (maximum, sum) of the rows, null if nobody asks for it
-    float2 * row_meta() { return rows.ptr; }
+    float2 * row_meta() { return meta.ptr; }
+
+    // makes room for what the boost adds: one more part of each row, and blocks that compute it
+    void add_part(dim3 & grid, int & n_parts) const {
+        if (boosts_in_blocks) {
+            const uint32_t n_rows = ATTN_BOOST_ROWS_PER_BLOCK * grid.x * grid.y;
+            grid.z += (ggml_nrows(fa) + n_rows - 1) / n_rows;
+            ++n_parts;
+        }
+    }
+
+    ggml_cuda_attn_task task(const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v) const {
+        return mode == GGML_ATTN_EMULATION_NONE ? ggml_cuda_attn_task{ nullptr, UINT32_MAX, {}, {} } :
+                                                  ggml_cuda_attn_get_task(fa, meta.ptr, k, v, boosts_in_blocks);
+    }
 
     // whether launch() also combines the results of blocks that share a row's cells
-    bool combines() const { return mode == GGML_ATTN_EMULATION_BOOST; }
+    bool combines() const { return mode == GGML_ATTN_EMULATION_BOOST && !boosts_in_blocks; }
 
-    void launch(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const ggml_cuda_attn_kv & k,
-        const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts) {
+    void launch(ggml_backend_cuda_context & ctx, const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v,
+        const ggml_cuda_attn_parts & parts) const {
         if (mode == GGML_ATTN_EMULATION_RECORD) {
-            ggml_cuda_attn_record_pattern(ctx, fa, rows.ptr, k);
-        } else if (mode == GGML_ATTN_EMULATION_BOOST) {
-            ggml_cuda_attn_boost_pattern(ctx, fa, rows.ptr, k, v, parts);
+            ggml_cuda_attn_record_pattern(ctx, fa, meta.ptr, k);
+        } else if (combines()) {
+            ggml_cuda_attn_boost_pattern(ctx, fa, meta.ptr, k, v, parts);
         }
     }
 
   private:
     ggml_attn_emulation_mode     mode;
-    ggml_cuda_pool_alloc<float2> rows;
+    const ggml_tensor *          fa;
+    bool                         boosts_in_blocks;
+    ggml_cuda_pool_alloc<float2> meta;
 };
 
 // the (maximum, sum) of one column of a tile of ncols1 queries and ncols2 heads, for a kernel that has a tile's rows in one piece
