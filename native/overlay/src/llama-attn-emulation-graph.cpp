@@ -10,6 +10,7 @@
 #include "ggml-attn-emulation.h"
 #include "ggml-backend.h"
 
+#include <algorithm>
 #include <cmath>
 
 static const char * const reason_no_attention = "the layer has no attention";
@@ -31,8 +32,8 @@ class llm_graph_input_attn_emulation : public llm_graph_input_i {
 
     const llama_attn_emulation & owner;
 
-    ggml_tensor * strength = nullptr; // F32 [n_tokens]
-    ggml_tensor * gain     = nullptr; // F32 [n_head, n_layer]
+    // F32: the strength of each token, then the gains [n_head, n_layer]; together, as each input of a GPU is a copy that it waits for
+    ggml_tensor * values = nullptr;
 
     struct own_cells {
         ggml_tensor * cells;  // I32 (fused) or F32 (dense) [n_tokens]
@@ -101,17 +102,13 @@ void llm_graph_input_attn_emulation::set_positions(const llama_ubatch & ubatch, 
 }
 
 void llm_graph_input_attn_emulation::set_input(const llama_ubatch * ubatch) {
-    const llama_attn_emulation_values & values = owner.values;
-
-    if (strength->buffer) {
-        GGML_ASSERT(ggml_backend_buffer_is_host(strength->buffer));
-        float * data = (float *) strength->data;
+    if (values->buffer) {
+        GGML_ASSERT(ggml_backend_buffer_is_host(values->buffer));
+        float * data = (float *) values->data;
         for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
-            data[i] = values.strength_of(ubatch->seq_id[i][0]);
+            data[i] = owner.values.strength_of(ubatch->seq_id[i][0]);
         }
-    }
-    if (gain->buffer) {
-        ggml_backend_tensor_set(gain, values.gain.data(), 0, values.gain.size() * sizeof(float));
+        std::copy(owner.values.gain.begin(), owner.values.gain.end(), data + ubatch->n_tokens);
     }
     for (const auto & cells : all_cells) {
         if (cells.first || cells.first_lists) {
@@ -194,13 +191,10 @@ bool llm_attn_emulation::begin_layer(const llm_graph_context & graph, const llm_
 
 llm_graph_input_attn_emulation & llm_attn_emulation::get_inputs(const llm_graph_context & graph) {
     if (!inputs) {
-        auto res      = std::make_unique<llm_graph_input_attn_emulation>(*owner);
-        res->strength = ggml_new_tensor_1d(graph.ctx0, GGML_TYPE_F32, graph.n_tokens);
-        res->gain     = ggml_new_tensor_2d(graph.ctx0, GGML_TYPE_F32, owner->values.n_head, owner->values.n_layer);
-        ggml_set_input(res->strength);
-        ggml_set_input(res->gain);
-        graph.cb(res->strength, "attn_emulation_strength", -1);
-        graph.cb(res->gain, "attn_emulation_gain", -1);
+        auto res    = std::make_unique<llm_graph_input_attn_emulation>(*owner);
+        res->values = ggml_new_tensor_1d(graph.ctx0, GGML_TYPE_F32, graph.n_tokens + owner->values.gain.size());
+        ggml_set_input(res->values);
+        graph.cb(res->values, "attn_emulation_values", -1);
 
         inputs = (llm_graph_input_attn_emulation *) graph.res->add_input(std::move(res));
     }
@@ -318,9 +312,13 @@ ggml_tensor * llm_attn_emulation::build_random(const llm_graph_context & graph, 
 }
 
 ggml_tensor * llm_attn_emulation::build_gain(const llm_graph_context & graph, int64_t n_head, int il) {
-    ggml_tensor * gain = on_device(graph, get_inputs(graph).gain, il);
+    const int64_t first = graph.n_tokens + il * int64_t(owner->values.n_head);
 
-    return ggml_view_1d(graph.ctx0, gain, n_head, il * gain->nb[1]);
+    return ggml_view_1d(graph.ctx0, on_device(graph, get_inputs(graph).values, il), n_head, first * sizeof(float));
+}
+
+ggml_tensor * llm_attn_emulation::build_strength(const llm_graph_context & graph, int il) {
+    return ggml_view_1d(graph.ctx0, on_device(graph, get_inputs(graph).values, il), graph.n_tokens, 0);
 }
 
 // [1, n_head, n_q, n_stream]
@@ -328,9 +326,8 @@ ggml_tensor * llm_attn_emulation::build_factor(
     const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int il) {
     ggml_context * ctx0 = graph.ctx0;
 
-    ggml_tensor * gain = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, n_head, 1, 1);
-    ggml_tensor * strength =
-        ggml_reshape_4d(ctx0, on_device(graph, get_inputs(graph).strength, il), 1, 1, n_q, n_stream);
+    ggml_tensor * gain     = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, n_head, 1, 1);
+    ggml_tensor * strength = ggml_reshape_4d(ctx0, build_strength(graph, il), 1, 1, n_q, n_stream);
 
     return ggml_mul(ctx0, ggml_repeat_4d(ctx0, gain, 1, n_head, n_q, n_stream), strength);
 }
@@ -354,9 +351,8 @@ ggml_tensor * llm_attn_emulation::build_dense_factor(const llm_graph_context & g
     const int64_t n_head   = kq->ne[2];
     const int64_t n_stream = kq->ne[3];
 
-    ggml_tensor * gain = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, 1, n_head, 1);
-    ggml_tensor * strength =
-        ggml_reshape_4d(ctx0, on_device(graph, get_inputs(graph).strength, il), 1, n_q, 1, n_stream);
+    ggml_tensor * gain     = ggml_reshape_4d(ctx0, build_gain(graph, n_head, il), 1, 1, n_head, 1);
+    ggml_tensor * strength = ggml_reshape_4d(ctx0, build_strength(graph, il), 1, n_q, 1, n_stream);
 
     strength = ggml_repeat_4d(ctx0, strength, width, n_q, 1, n_stream);
     gain     = ggml_repeat_4d(ctx0, gain, width, 1, n_head, 1);
@@ -446,7 +442,7 @@ ggml_tensor * llm_attn_emulation::fuse(
     }
 
     ggml_flash_attn_ext_boost_pattern(
-        fa, source->cells, get_inputs(graph).strength, build_gain(graph, n_head, il), topology.normalize);
+        fa, source->cells, build_strength(graph, il), build_gain(graph, n_head, il), topology.normalize);
     check_refusal(fa, il);
 
     return fa;

@@ -112,7 +112,8 @@ class llm_attn_emulation {
     ggml_tensor * build_others(
         const llm_graph_context & graph, ggml_tensor * cells, int64_t n_kv, int64_t n_q, int64_t n_stream);
 
-    ggml_tensor * build_gain(const llm_graph_context & graph, int64_t n_head, int il);
+    ggml_tensor * build_gain(const llm_graph_context & graph, int64_t n_head, int il); // F32 [n_head]
+    ggml_tensor * build_strength(const llm_graph_context & graph, int il);             // F32 [n_tokens]
 
     // strength*gain
     ggml_tensor * build_factor(const llm_graph_context & graph, int64_t n_q, int64_t n_head, int64_t n_stream, int il);
