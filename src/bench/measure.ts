@@ -49,8 +49,9 @@ export function requiredContextSize({depths, prefill, decodeTokens}: Pick<Benchm
  * Measures the speed of a context with emulation and without it.
  *
  * Both are measured on the same context, in turns of a few seconds at most, since the speed of a machine changes all the
- * time: what they share cancels in the ratios of neighbours. "Off" is a disposed emulation, not one of strength 0. After each
- * switch, one token is decoded and not counted, since it pays for building the new graph.
+ * time: what they share cancels in the ratios of neighbours. "Off" is a disposed emulation, not one of strength 0. Before
+ * each turn, one token is decoded and not counted: it pays for what a switch changes, and leaves the same graph behind, so that
+ * no turn can use the last one's again and go ahead of the other.
  *
  * Calls through node-llama-cpp and the choice of the next token are a part of every time here, as they are for its users.
  * They took 0.2 ms per decoded token of a tiny model, and 2 % of the time of one of 360M parameters with 49,152 tokens.
@@ -89,7 +90,7 @@ class Benchmark {
         this.options.onProgress?.("warming up");
         const length = Math.min(this.context.batchSize, Math.max(...this.options.prefill, 1), this.tokens.length - 1);
         for (const on of [false, true]) {
-            await this.switchEmulation(on);
+            await this.startTurn(on);
             await this.timePrefill(0, length);
             await this.shorten(0);
         }
@@ -106,7 +107,7 @@ class Benchmark {
                 const start = index * batchSize;
                 for (const on of (round + index) % 2 === 0 ? [false, true] : [true, false]) {
                     await this.shorten(start);
-                    await this.switchEmulation(on);
+                    await this.startTurn(on);
                     samples[on ? "on" : "off"].push(await this.timePrefill(start, Math.min(start + batchSize, length)));
                 }
             }
@@ -129,7 +130,7 @@ class Benchmark {
         for (let round = 0; round < this.options.rounds; round++) {
             this.progress(`decoding at ${depth} tokens`, round);
             for (const on of round % 2 === 0 ? [false, true, true, false] : [true, false, false, true]) {
-                await this.switchEmulation(on);
+                await this.startTurn(on);
                 for (let i = 0; i < this.options.decodeTokens; i++)
                     samples[on ? "on" : "off"].push(await this.time(() => this.decode(depth + i)));
                 await this.shorten(depth);
@@ -139,7 +140,7 @@ class Benchmark {
     }
 
     async report(): Promise<Pick<BenchmarkResult, "kernel" | "extraMemoryBytes">> {
-        await this.switchEmulation(true);
+        await this.startTurn(true);
         const report = this.emulation?.report();
         return {kernel: report?.kernel ?? "none", extraMemoryBytes: report?.patternBytes ?? 0};
     }
@@ -148,14 +149,12 @@ class Benchmark {
         this.emulation?.dispose();
     }
 
-    private async switchEmulation(on: boolean): Promise<void> {
+    /** Turns emulation on or off, and decodes the token that is not counted. */
+    private async startTurn(on: boolean): Promise<void> {
         this.options.signal?.throwIfAborted();
-        if (on === (this.emulation != null))
-            return;
-
-        if (on)
+        if (on && this.emulation == null)
             this.emulation = emulateAttention(this.context, this.options.emulation);
-        else {
+        else if (!on) {
             this.emulation?.dispose();
             this.emulation = undefined;
         }
