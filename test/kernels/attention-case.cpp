@@ -65,6 +65,14 @@ std::vector<attention_case> attention_cases() {
         });
     }
 
+    // more rows than GPUs of today take for few
+    for (const int64_t d : { 64, 128 }) {
+        add("many rows, head size " + std::to_string(d), [&](attention_case & c) {
+            c.d_k = c.d_v = d;
+            c.n_q         = 200;
+        });
+    }
+
     for (const ggml_type type : { GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_0,
              GGML_TYPE_Q4_1, GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL }) {
         for (const int64_t n_q : { 1, 40 }) {

@@ -2,8 +2,11 @@
 #include "common.cuh"
 #include "convert.cuh"
 #include "device.h"
+#include "guarded-memory.h"
 
 #include "ggml-impl.h"
+
+#include <list>
 
 static ggml_cuda_device_info make_info() {
     ggml_cuda_device_info info = {};
@@ -40,19 +43,19 @@ ggml_backend_cuda_context::~ggml_backend_cuda_context() {}
 
 // frees in reverse order, as the device's does, and what it gives out is no number
 struct pool_on_cpu : ggml_cuda_pool {
-    std::vector<void *> given;
+    std::list<guarded_memory> given;
 
     void * alloc(size_t size, size_t * actual_size) override {
         *actual_size = size;
-        given.push_back(malloc(size));
-        memset(given.back(), 0xff, size);
-        return given.back();
+
+        char * data = given.emplace_back(size).data();
+        memset(data, 0xff, size);
+        return data;
     }
 
     void free(void * ptr, size_t) override {
-        GGML_ASSERT(given.back() == ptr);
+        GGML_ASSERT(given.back().data() == ptr);
         given.pop_back();
-        ::free(ptr);
     }
 };
 

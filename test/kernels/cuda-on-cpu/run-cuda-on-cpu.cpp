@@ -9,11 +9,13 @@
 #include "attention-op.h"
 #include "device.h"
 #include "families.h"
+#include "guarded-memory.h"
 
 #include "attn-emulation.cuh"
 #include "ggml-cpp.h"
 
 #include <algorithm>
+#include <list>
 
 // our own kernels, under other names: flash attention finds those below, which look at what it exports
 void own_record_pattern(
@@ -29,30 +31,47 @@ static bool cuda_takes(ggml_type type) {
 
 // the op of a case, in memory of the CPU
 struct operation {
-    ggml_context_ptr     holder;
-    ggml_tensor *        fa;
-    ggml_tensor *        pattern;
-    std::vector<uint8_t> result; // also has room for what flash attention puts behind it
+    std::list<guarded_memory> memory;
+    ggml_context_ptr          holder;
+    ggml_tensor *             fa;
+    ggml_tensor *             pattern;
 
     operation(
         const attention_case & c, const attention_inputs & in, const attention_reference & ref, attention_mode mode) {
-        const size_t n_bytes =
-            in.q.size() * 8 + in.k.size() + in.v.size() + in.mask.size() * 2 + ref.pattern.size() * 8 * 4096;
-        ggml_init_params init = { n_bytes + ggml_tensor_overhead() * 32, nullptr, false };
+        ggml_init_params init = { ggml_tensor_overhead() * 32, nullptr, true };
         holder.reset(ggml_init(init));
         ggml_context * ctx = holder.get();
 
         const attention_tensors tensors(ctx, c);
+        for (ggml_tensor * t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t)) {
+            if (!t->view_src) {
+                t->data = memory.emplace_back(ggml_nbytes(t) + n_read_behind(tensors, t)).data();
+            }
+        }
+        for (ggml_tensor * t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t)) {
+            if (t->view_src) {
+                t->data = (char *) t->view_src->data + t->view_offs;
+            }
+        }
         tensors.set(in, mode == attention_mode::boost ? &ref : nullptr,
             [](ggml_tensor * tensor, const void * data, size_t n) { memcpy(tensor->data, data, n); });
         pattern = tensors.pattern;
 
-        ggml_set_no_alloc(ctx, true);
         fa = tensors.build(ctx, mode);
 
+        // also has room for what flash attention puts behind it
         const int64_t n_kv_values = ggml_nelements(tensors.k) + ggml_nelements(tensors.v);
-        result.resize(ggml_nbytes(fa) + 2 * n_kv_values + 1024, 0xff);
+        const size_t  n_bytes     = ggml_nbytes(fa) + 2 * n_kv_values + 1024;
+
+        // aligned as on a device
+        const guarded_memory & result = memory.emplace_back(n_bytes + 256);
+        memset(result.data(), 0xff, n_bytes + 256);
         fa->data = (void *) (((uintptr_t) result.data() + 255) / 256 * 256);
+    }
+
+    // upstream's kernels read whole tiles of the mask's rows where there are several streams, and of heads' sinks
+    static size_t n_read_behind(const attention_tensors & tensors, const ggml_tensor * t) {
+        return t == tensors.mask && t->ne[3] > 1 ? 64 * t->nb[1] : t == tensors.sinks ? 32 * sizeof(float) : 0;
     }
 
     std::vector<double> output() const {
@@ -75,8 +94,9 @@ static void check_boost(const std::string & name, const attention_case & c, cons
 }
 
 static void run_own_kernels(const attention_case & c, const attention_inputs & in, const attention_reference & ref) {
-    std::vector<float2> meta(ref.log_sum.size());
-    for (int64_t row = 0; row < (int64_t) meta.size(); ++row) {
+    const guarded_memory memory(ref.log_sum.size() * sizeof(float2));
+    float2 *             meta = (float2 *) memory.data();
+    for (int64_t row = 0; row < (int64_t) ref.log_sum.size(); ++row) {
         const int64_t i      = row % c.n_q;
         const int64_t head   = row / c.n_q % c.n_head;
         const int64_t stream = row / c.n_q / c.n_head;
@@ -96,13 +116,13 @@ static void run_own_kernels(const attention_case & c, const attention_inputs & i
         const std::string name = "our kernels, " + std::to_string(n_sm) + " SMs, " + c.name;
 
         operation record(c, in, ref, attention_mode::record);
-        own_record_pattern(ctx, record.fa, meta.data(), keys_of(record.fa->src[1]));
+        own_record_pattern(ctx, record.fa, meta, keys_of(record.fa->src[1]));
         check_pattern(name, c, ref, record);
 
         operation boost(c, in, ref, attention_mode::boost);
         std::copy(ref.plain.begin(), ref.plain.end(), (float *) boost.fa->data);
         const std::vector<double> plain = boost.output();
-        own_boost_pattern(ctx, boost.fa, meta.data(), keys_of(boost.fa->src[1]), keys_of(boost.fa->src[2]), {});
+        own_boost_pattern(ctx, boost.fa, meta, keys_of(boost.fa->src[1]), keys_of(boost.fa->src[2]), {});
         check_boost(name, c, ref, boost, plain, attention_output_limit(c));
     }
 }
@@ -282,6 +302,13 @@ static std::vector<attention_case> flash_attention_cases() {
                 c.d_k = c.d_v = ggml_is_quantized(type) ? 128 : 64;
             });
         }
+    }
+    for (const int64_t d : { 64, 128, 256 }) {
+        add("many keys are listed, head size " + std::to_string(d), [&](attention_case & c) {
+            c.d_k = c.d_v = d;
+            c.sharpness   = 1.0f;
+            c.threshold   = 0.001f;
+        });
     }
     add("q8_0 keys, f16 values, head size 128", [](attention_case & c) {
         c.type_k = GGML_TYPE_Q8_0;
