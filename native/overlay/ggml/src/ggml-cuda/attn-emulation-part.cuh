@@ -102,7 +102,7 @@ static __device__ __forceinline__ bool ggml_cuda_attn_boost_in_block(
     }
     const uint32_t n_parts = ggml_cuda_attn_n_parts<n_cols>(task);
     const int      block   = ((blockIdx.z - task.boost_block) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-    const int      row     = block * ATTN_BOOST_ROWS_PER_BLOCK + threadIdx.y;
+    const int      row     = block * blockDim.y + threadIdx.y;
     ggml_cuda_pdl_sync();
     if (row < task.rows.n_q * task.rows.n_head * task.rows.n_stream) {
         const int64_t i = int64_t(row) * n_parts + n_parts - 1;

@@ -15,8 +15,6 @@
 #define GGML_CUDA_ATTN_GRID_CONSTANT
 #endif
 
-#define ATTN_BOOST_ROWS_PER_BLOCK 4 // of a block of flash attention that boosts: a warp each
-
 // keys or values as flash attention read them, which may be a copy in F16
 struct ggml_cuda_attn_kv {
     const char * data;
@@ -133,11 +131,11 @@ struct ggml_cuda_attn_emulation {
     // where the kernels put the (maximum, sum) of the rows, null if nobody asks for it
     float2 * row_meta() { return meta.ptr; }
 
-    // makes room for what the boost adds: one more part of each row, and blocks that compute it
-    void add_part(dim3 & grid, int & n_parts) const {
+    // makes room for what the boost adds: one more part of each row, and blocks that compute it, each warp a row
+    void add_part(dim3 & grid, int n_warps, int & n_parts) const {
         if (boosts_in_blocks) {
-            const uint32_t n_rows = ATTN_BOOST_ROWS_PER_BLOCK * grid.x * grid.y;
-            grid.z += (ggml_nrows(fa) + n_rows - 1) / n_rows;
+            const uint32_t n_per_z = n_warps * grid.x * grid.y;
+            grid.z += (ggml_nrows(fa) + n_per_z - 1) / n_per_z;
             ++n_parts;
         }
     }
