@@ -41,12 +41,9 @@ __launch_bounds__(WARP_SIZE * ATTN_BOOST_MMA_N_WARPS, d <= 128 ? 4 : 2) static _
     }
 
     // all that nothing else has to be known for comes first, so that it comes at once
-    const int64_t   row      = attn_row_index(rows, query, head, stream);
-    const int32_t * list     = boost.pattern.row(query, head, stream, 0);
-    const float     g        = boost.strength[stream * rows.n_q + query] * boost.gain[head];
-    const int       n_listed = list[0];
-    int             listed   = list[min(1 + int(threadIdx.x), boost.pattern.capacity)];
-    const float     log_sum  = attn_log_sum(rows.meta[row]);
+    const int64_t row         = attn_row_index(rows, query, head, stream);
+    auto [list, g, n, listed] = attn_load_listed(rows, boost, query, head, stream, 0);
+    const float log_sum       = attn_log_sum(rows.meta[row]);
 
     __align__(16) float before[n_own];
     result += row * d + n_own * j / 8 * 64 + 8 * i + n_own * j % 8;
@@ -68,7 +65,6 @@ __launch_bounds__(WARP_SIZE * ATTN_BOOST_MMA_N_WARPS, d <= 128 ? 4 : 2) static _
         }
     }
 
-    const int n = g == 0.0f ? 0 : min(n_listed, boost.pattern.capacity);
     if (n <= 0) {
         return;
     }

@@ -33,15 +33,12 @@ static __device__ __noinline__ void attn_boost_part(
     const int stream  = row / rows.n_head / rows.n_q;
     const int head_kv = head / (rows.n_head / rows.n_head_kv);
 
-    const char *    k     = rows.k + stream * rows.nb_k_stream + head_kv * rows.nb_k_head;
-    const char *    v     = boost.values.v + stream * boost.values.nb_v_stream + head_kv * boost.values.nb_v_head;
-    const int32_t * list  = boost.pattern.row(query, head, stream, 0);
-    const float     slope = attn_slope(rows, head);
+    const char * k     = rows.k + stream * rows.nb_k_stream + head_kv * rows.nb_k_head;
+    const char * v     = boost.values.v + stream * boost.values.nb_v_stream + head_kv * boost.values.nb_v_head;
+    const float  slope = attn_slope(rows, head);
 
-    const float g        = boost.strength[stream * rows.n_q + query] * boost.gain[head];
-    const int   n_listed = list[0];
-    int         listed   = list[min(1 + lane, boost.pattern.capacity)];
-    float4      q_lane[1][n_quads];
+    auto [list, g, n, listed] = attn_load_listed(rows, boost, query, head, stream, 0);
+    float4 q_lane[1][n_quads];
     attn_load_query<n_lanes>(rows, query, head, stream, q_lane[0]);
 
     float4 sum[n_quads];
@@ -49,8 +46,7 @@ static __device__ __noinline__ void attn_boost_part(
     for (int i = 0; i < n_quads; ++i) {
         sum[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
-    float     max = -FLT_MAX / 2.0f;
-    const int n   = g == 0.0f ? 0 : min(n_listed, boost.pattern.capacity);
+    float max = -FLT_MAX / 2.0f;
 #pragma unroll 1
     for (int first = 0; first < n; first += WARP_SIZE) {
         const int   n_cells = min(WARP_SIZE, n - first);

@@ -41,6 +41,25 @@ static __device__ __forceinline__ int64_t attn_row_index(const attn_rows & rows,
     return (int64_t(stream) * rows.n_q + query) * rows.n_head + head;
 }
 
+// a row's listed cells, and how much their weights change
+struct attn_listed {
+    const int32_t * list;
+    float           g;
+    int             n;    // 0 if nothing changes
+    int             cell; // the lane's, of 32 that are in the list side by side
+};
+
+// Nothing of it waits for anything else of it, so that it comes at once.
+static __device__ __forceinline__ attn_listed attn_load_listed(
+    const attn_rows & rows, const attn_boost & boost, int query, int head, int stream, int first) {
+    const int       capacity = boost.pattern.capacity;
+    const int32_t * list     = boost.pattern.row(query, head, stream, 0);
+    const float     g        = boost.strength[stream * rows.n_q + query] * boost.gain[head];
+    const int       n        = list[0];
+    const int       cell     = list[min(1 + first + int(threadIdx.x), capacity)];
+    return { list, g, g == 0.0f ? 0 : min(n, capacity), cell };
+}
+
 // the logarithm of a row's sum of exp(score), sinks included; infinite where the row sees nothing, so that all its weights are 0
 static __device__ __forceinline__ float attn_log_sum(float2 meta) {
     return meta.y > 0.0f ? meta.x + logf(meta.y) : INFINITY;
