@@ -129,14 +129,19 @@ __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
         return;
     }
 
-    // all that nothing else has to be known for comes first, so that it comes at once
-    const int64_t  row              = attn_row_index(rows, query, head, stream);
-    const bool     has_parts        = parts.n > 1;
-    const float2 * part_meta        = parts.meta + row * parts.n;
-    const auto [list, g, n, listed] = attn_load_listed(rows, boost, query, head, stream, warp * WARP_SIZE);
-    const float2 meta               = has_parts ? attn_join_meta(part_meta, parts.n) : rows.meta[row];
-    const float  log_sum            = attn_log_sum(meta);
+    // All that nothing else has to be known for comes first, so that it comes at once. Written out, as nvcc spills registers for sm_75
+    // and sm_90 where attn_load_listed does it here.
+    const int64_t   row       = attn_row_index(rows, query, head, stream);
+    const bool      has_parts = parts.n > 1;
+    const float2 *  part_meta = parts.meta + row * parts.n;
+    const int32_t * list      = boost.pattern.row(query, head, stream, 0);
+    const float     g         = boost.strength[stream * rows.n_q + query] * boost.gain[head];
+    const int       n_listed  = list[0];
+    const int       listed    = list[min(1 + warp * WARP_SIZE + lane, boost.pattern.capacity)];
+    const float2    meta      = has_parts ? attn_join_meta(part_meta, parts.n) : rows.meta[row];
+    const float     log_sum   = attn_log_sum(meta);
 
+    const int n = g == 0.0f ? 0 : min(n_listed, boost.pattern.capacity);
     if (n <= 0 && !has_parts) {
         return;
     }
