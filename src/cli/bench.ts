@@ -51,6 +51,8 @@ export async function runBench(flags: BenchFlags): Promise<void> {
     const conditions = {
         model: flags.model,
         threads: context.currentThreads,
+        cacheTypeK: flags.cacheTypeK,
+        cacheTypeV: flags.cacheTypeV,
         flashAttention: context.flashAttention,
         batchSize: context.batchSize,
         contextSize: context.contextSize,
@@ -65,8 +67,9 @@ export async function runBench(flags: BenchFlags): Promise<void> {
         print(layOut(result, conditions));
 }
 
-function layOut(result: BenchmarkResult, {threads, flashAttention, batchSize, rounds, clock}: {
-    threads: number, flashAttention: boolean | "auto", batchSize: number, rounds: number, clock: "wall" | "cpu"
+function layOut(result: BenchmarkResult, {threads, cacheTypeK, cacheTypeV, flashAttention, batchSize, rounds, clock}: {
+    threads: number, cacheTypeK: string, cacheTypeV: string, flashAttention: boolean | "auto", batchSize: number, rounds: number,
+    clock: "wall" | "cpu"
 }): string {
     const colors = colorsFor(process.stdout);
     const table = new Table({
@@ -81,6 +84,7 @@ function layOut(result: BenchmarkResult, {threads, flashAttention, batchSize, ro
 
     return [
         `${result.kernel} kernel, ${threads} ${threads === 1 ? "thread" : "threads"}, flash attention ${flashAttention ? "on" : "off"}, ` +
+        `KV cache ${cacheTypeK === cacheTypeV ? cacheTypeK : `${cacheTypeK} and ${cacheTypeV}`}, ` +
         `${rounds} rounds${clock === "cpu" ? ", seconds of CPU time" : ""}`,
         table.toString(),
         "on ÷ off: the median of pairs measured one right after the other",

@@ -111,6 +111,8 @@ async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<Eval
         maxTokens: way === "generation" ? flags.maxTokens : null,
         window: task.kind === "text" ? flags.window : null,
         pattern: flags.answerPattern ?? null,
+        cacheTypeK: flags.cacheTypeK,
+        cacheTypeV: flags.cacheTypeV,
         flashAttention: flags.flashAttention,
         arms: arms.map(({name, emulation}) => ({name, emulation: emulation ?? null}))
     });

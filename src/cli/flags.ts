@@ -14,6 +14,9 @@ export const embeddedModelPath = fileURLToPath(new URL("../../models/reattend-mi
 
 export const gpuTypes = ["cuda", "vulkan", "metal", "false"] as const;
 
+/** As llama.cpp's own tools name them, and as many. */
+const cacheTypes = ["f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] as const;
+
 const gpuChoices = ["auto", ...gpuTypes] as const;
 
 export type ModelFlags = {
@@ -22,6 +25,8 @@ export type ModelFlags = {
     gpuLayers?: number,
     threads?: number,
     contextSize?: number,
+    cacheTypeK: typeof cacheTypes[number],
+    cacheTypeV: typeof cacheTypes[number],
     flashAttention: boolean,
     debug?: boolean
 };
@@ -52,6 +57,8 @@ export function addModelFlags(command: Command, {threads}: {threads?: number} = 
         .addOption(numberOption("--gpu-layers <n>", "layers on the GPU (default: as many as fit)", {integer: true, min: 0}))
         .addOption(threadsFlag)
         .addOption(numberOption("--context-size <n>", "length of the context in tokens (default: as fits)", {integer: true, min: 8}))
+        .addOption(choiceOption("--cache-type-k <type>", "type of the keys in the KV cache", cacheTypes))
+        .addOption(choiceOption("--cache-type-v <type>", "type of the values in the KV cache", cacheTypes))
         .option("--flash-attention", "compute with flash attention", true)
         .option("--no-flash-attention", "compute without it")
         .option("--debug", "show llama.cpp's messages, and where an error comes from");

@@ -28,6 +28,7 @@ export async function openModelOnly(flags: ModelFlags): Promise<Omit<OpenModel, 
 }
 
 async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel) => Promise<T>): Promise<T & Disposable> {
+    checkCacheTypes(flags);
     await checkFile(flags.model);
 
     const progress = startProgress("loading the model");
@@ -47,6 +48,8 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
         const model = await llama.loadModel({
             modelPath: flags.model,
             gpuLayers: flags.gpuLayers,
+            experimentalDefaultContextKvCacheKeyType: ggmlType(flags.cacheTypeK),
+            experimentalDefaultContextKvCacheValueType: ggmlType(flags.cacheTypeV),
             onLoadProgress: (fraction) => {
                 progress.text = `loading the model: ${Math.floor(fraction * 100)} %`;
             }
@@ -60,6 +63,16 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
     } finally {
         progress.stop();
     }
+}
+
+/** llama.cpp keeps quantised values only where flash attention reads them. */
+function checkCacheTypes({cacheTypeV, flashAttention}: ModelFlags): void {
+    if (!flashAttention && !["f16", "f32", "bf16"].includes(cacheTypeV))
+        throw new UsageError(`--cache-type-v is "${cacheTypeV}"; allowed with --no-flash-attention are f16, f32 and bf16`);
+}
+
+function ggmlType(name: ModelFlags["cacheTypeK"]) {
+    return name.toUpperCase() as Uppercase<typeof name>;
 }
 
 /** A GPU that was asked for must be there; node-llama-cpp goes on without. */

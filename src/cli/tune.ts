@@ -143,7 +143,8 @@ async function runSearch(flags: TuneFlags, signal: AbortSignal): Promise<Report>
     const run = {
         reattend: version, task: flags.task, way, template, data: files, model: identity.profile.model.hash,
         patterns: allowed, sourceLayer: flags.sourceLayer, budget, confirm: flags.confirm, limit: flags.limit ?? null,
-        seed: flags.seed, sequences: flags.sequences, contextSize: flags.contextSize ?? null, flashAttention: flags.flashAttention
+        seed: flags.seed, sequences: flags.sequences, contextSize: flags.contextSize ?? null,
+        cacheTypeK: flags.cacheTypeK, cacheTypeV: flags.cacheTypeV, flashAttention: flags.flashAttention
     };
     const file = ScoreFile.open(`${flags.output}.scores.jsonl`, run);
     if (file.size > 0)

@@ -35,6 +35,10 @@ export type RunSettings = {
 
     /** for free-form answers */
     pattern: string | null,
+
+    /** of the keys and of the values in the KV cache */
+    cacheTypeK: string,
+    cacheTypeV: string,
     flashAttention: boolean,
     arms: Array<{name: string, emulation: AttentionEmulationOptions | AttentionProfile | null}>
 };

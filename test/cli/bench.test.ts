@@ -65,11 +65,12 @@ for (const kernel of ["auto", "dense"]) {
 
 test.serial("bench prints a table", async (t) => {
     const {code, stdout, stderr} = await runCli([
-        "bench", "--clock", "cpu", "--model", model, "--threads", "1", "--rounds", "1", "--decode-tokens", "2", "--depths", "0", "--prefill", "32"
+        "bench", "--clock", "cpu", "--model", model, "--threads", "1", "--rounds", "1", "--decode-tokens", "2", "--depths", "0", "--prefill", "32",
+        "--cache-type-k", "q8_0", "--cache-type-v", "q4_0"
     ]);
     t.is(code, 0, stderr);
     t.is(stderr, "");
-    for (const label of ["prefill of 32", "decode at 0", "on ÷ off", "extra memory"])
+    for (const label of ["prefill of 32", "decode at 0", "on ÷ off", "extra memory", "KV cache q8_0 and q4_0"])
         t.true(stdout.includes(label), stdout);
 });
 

@@ -33,7 +33,9 @@ async function runTune(args: readonly string[], onStart?: (child: ChildProcess) 
     return await runCli(["tune", "--task", "embedded", "--threads", "1", ...args], {onStart});
 }
 
-const flags = {gpu: "false" as const, model: embeddedModelPath, threads: 1, flashAttention: true};
+const flags = {
+    gpu: "false", model: embeddedModelPath, threads: 1, cacheTypeK: "f16", cacheTypeV: "f16", flashAttention: true
+} as const;
 
 /** Questions to which the right answer is what the embedded model says under an emulation. */
 async function writeQuestionsOf(emulation: AttentionEmulationOptions, count: number): Promise<string> {

@@ -13,6 +13,13 @@ const usageErrors = {
     "a kind of GPU that there is none of": [
         ["complete", "x", "--gpu", "opencl"], '--gpu is "opencl"; allowed are auto, cuda, vulkan, metal and false'
     ],
+    "a type that the KV cache can't have": [
+        ["complete", "x", "--cache-type-k", "q9"], '--cache-type-k is "q9"; allowed are f16, f32, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 and iq4_nl'
+    ],
+    "quantised values without flash attention": [
+        ["complete", "x", "--cache-type-v", "q8_0", "--no-flash-attention"],
+        '--cache-type-v is "q8_0"; allowed with --no-flash-attention are f16, f32 and bf16'
+    ],
     "a build for nothing": [["build"], "required option '--gpu <type>' not specified"],
     "a bad schedule": [["complete", "x", "--schedule", "1,,2"], '--schedule is "1,,2"; allowed are linear, constant, and a number for each layer'],
     "two prompts": [["complete", "x", "--prompt", "y"], "the prompt is given more than once"],

@@ -33,7 +33,7 @@ function reportOf(results: Pick<EvaluationReport, "metrics" | "perplexity">): Ev
         settings: {
             reattend: "0.0.0", task: "choice", way: "text", template: "none", model: {file: hostile, sha256: "00"}, data: [],
             shots: 0, examples: [], limit: null, seed: 1, sequences: 8, contextSize: null, maxTokens: null, window: null, pattern: null,
-            flashAttention: true,
+            cacheTypeK: "f16", cacheTypeV: "f16", flashAttention: true,
             arms: arms.map((name) => ({name, emulation: name === "plain" ? null : {strength: 1}}))
         },
         items: 200,
