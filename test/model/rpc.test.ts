@@ -1,9 +1,13 @@
 // Models that are computed by RPC servers: processes of `reattend serve-rpc` on this machine.
+import fs from "node:fs/promises";
 import net from "node:net";
+import os from "node:os";
+import path from "node:path";
 import test from "ava";
 import {captureAttention, emulateAttention, getLlama, LlamaLogLevel} from "reattend";
 import type {AttentionEmulationOptions, LlamaModel} from "reattend";
 import {addonContextOf, bindingOf} from "#dist/binding.js";
+import {writeFloat32Model} from "../support/float32Model.js";
 import {evaluateAtOnce, evaluateInChunks} from "../support/logits.js";
 import {largestDifference} from "../support/measures.js";
 import {allowedNmse, worstNmse} from "../support/nmse.js";
@@ -17,12 +21,21 @@ import type {RpcServer} from "../support/rpcServer.js";
 const tokens = randomTokens(90, 21);
 const contextOptions = {contextSize: 256, batchSize: 256, threads: 1, flashAttention: true} as const;
 
+// The oracle's model in F32: weights of 16 bits have instructions of their own on some CPUs (AMX), which llama.cpp uses here only.
+let folder: string;
+let modelPath: string;
+let localModel: LlamaModel;
 let servers: [RpcServer, RpcServer];
 test.before(async () => {
+    folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-"));
+    modelPath = path.join(folder, "model.gguf");
+    await writeFloat32Model(oracleModelPath, modelPath);
+    localModel = await oracleModel.llama.loadModel({modelPath});
     servers = [await startRpcServer(), await startRpcServer()];
 });
 test.after.always(async () => {
     await Promise.all((servers ?? []).map((server) => server.kill()));
+    await fs.rm(folder, {recursive: true});
 });
 
 /** Loads the oracle's model onto servers, and puts everything away in the end. */
@@ -31,7 +44,7 @@ async function withModel<T>(
 ): Promise<T> {
     const llama = await getLlama({gpu: false, rpcServers, logLevel: LlamaLogLevel.error});
     try {
-        return await use(await llama.loadModel({modelPath: oracleModelPath, gpuLayers}));
+        return await use(await llama.loadModel({modelPath, gpuLayers}));
     } finally {
         await llama.dispose();
     }
@@ -77,9 +90,9 @@ for (const [place, {count, gpuLayers}] of Object.entries(places)) {
         await withModel(used.map(({address}) => address), gpuLayers, async (model) => {
             t.is(model.gpuLayers, gpuLayers === 4 ? 4 : 9);
 
-            const {logits: plain} = await evaluate(oracleModel);
+            const {logits: plain} = await evaluate(localModel);
             for (const [name, {options, flashAttention, kernel}] of Object.entries(emulations)) {
-                const here = await evaluate(oracleModel, options, flashAttention);
+                const here = await evaluate(localModel, options, flashAttention);
                 const there = await evaluate(model, options, flashAttention);
                 t.deepEqual(there.logits, here.logits, name);
                 t.is(there.kernel, kernel, name);
@@ -107,7 +120,7 @@ test.serial("strengths change at every token while servers repeat their graphs",
         return {logits, reused};
     };
 
-    const here = await evaluateVaried(oracleModel);
+    const here = await evaluateVaried(localModel);
     await withModel(servers.map(({address}) => address), "max", async (model) => {
         const there = await evaluateVaried(model);
         t.deepEqual(there.logits, here.logits);
@@ -117,7 +130,7 @@ test.serial("strengths change at every token while servers repeat their graphs",
 
 test.serial("a context goes on when another on the same servers is disposed, and when both compute at once", async (t) => {
     await withModel(servers.map(({address}) => address), "max", async (model) => {
-        const here = await evaluate(oracleModel, {strength: 1});
+        const here = await evaluate(localModel, {strength: 1});
         const contexts = await Promise.all([model.createContext(contextOptions), model.createContext(contextOptions)]);
         const sequences = contexts.map((context) => context.getSequence());
         const logits = await Promise.all(contexts.map((context, i) => {
@@ -138,7 +151,7 @@ test.serial("a server whose devices lack the kernels gets the dense form, and th
         await withModel([proxy.address, servers[1].address], "max", async (model) => {
             const there = await evaluate(model, {strength: 1});
             t.is(there.kernel, "dense");
-            t.true(worstNmse(there.logits, (await evaluate(oracleModel, {strength: 1})).logits) <= allowedNmse);
+            t.true(worstNmse(there.logits, (await evaluate(localModel, {strength: 1})).logits) <= allowedNmse);
         });
     } finally {
         await proxy.close();
@@ -156,7 +169,7 @@ test.serial("servers' memory counts as a GPU's, for the instance that was given 
     t.is(oracleModel.llama.gpu, false);
     t.false(oracleModel.llama.supportsGpuOffloading);
     t.is((await oracleModel.llama.getVramState()).total, 0);
-    const local = await oracleModel.llama.loadModel({modelPath: oracleModelPath, gpuLayers: "max"});
+    const local = await oracleModel.llama.loadModel({modelPath, gpuLayers: "max"});
     t.is(local.gpuLayers, 0);
     await local.dispose();
     await llama.dispose();
@@ -166,7 +179,7 @@ test.serial("a server that is lost is an error; once it is back, a model can be 
     const lost = await startRpcServer();
     const llama = await getLlama({gpu: false, rpcServers: [servers[0].address, lost.address], logLevel: LlamaLogLevel.disabled});
     const load = async () => {
-        const model = await llama.loadModel({modelPath: oracleModelPath, gpuLayers: "max"});
+        const model = await llama.loadModel({modelPath, gpuLayers: "max"});
         const context = await model.createContext(contextOptions);
         emulateAttention(context, {strength: 1});
         return context;
@@ -186,17 +199,17 @@ test.serial("a server that is lost is an error; once it is back, a model can be 
     ]);
     t.is(error.message, `the RPC server at ${lost.address} has closed the connection`);
     await t.throwsAsync(evaluateAtOnce(sequence, [tokens[0]!]));
-    await t.throwsAsync(llama.loadModel({modelPath: oracleModelPath}), {
+    await t.throwsAsync(llama.loadModel({modelPath}), {
         message: `The RPC server at ${lost.address} cannot be reached`
     });
     await context.model.dispose();
-    t.is((await evaluate(oracleModel)).logits.length, tokens.length);
+    t.is((await evaluate(localModel)).logits.length, tokens.length);
 
     const back = await startRpcServer(lost.port);
     const again = await load();
     t.deepEqual(
         await evaluateInChunks(again.getSequence(), tokens, [66, 14]),
-        (await evaluate(oracleModel, {strength: 1})).logits
+        (await evaluate(localModel, {strength: 1})).logits
     );
     await llama.dispose();
     await back.kill();
@@ -286,7 +299,7 @@ test.serial("a capture sees what servers compute", async (t) => {
         await context.dispose();
         return {captured, logits};
     };
-    const local = await capture(oracleModel);
+    const local = await capture(localModel);
     for (const gpuLayers of [4, "max"] as const) {
         const remote = await withModel(servers.map(({address}) => address), gpuLayers, capture);
         t.true(worstNmse(remote.logits, local.logits) <= allowedNmse);
