@@ -43,7 +43,8 @@ for (const flashAttention of [true, false]) {
     test.serial(`strengths change at every token while two sequences decode; flash attention ${flashAttention}`, async (t) => {
         const reference = await ReferenceLlama.read(oracleModelPath);
         const context = await createContext({sequences: 2, flashAttention});
-        const emulation = emulateAttention(context, {strength: 0.5});
+        const threshold = 0.1041; // no weight is within 0.3 % of it
+        const emulation = emulateAttention(context, {strength: 0.5, threshold});
         const random = seededRandom(6);
         const count = 60;
 
@@ -68,7 +69,7 @@ for (const flashAttention of [true, false]) {
         for (const [i, [tokens, strength]] of [[firstTokens, firstStrengths], [secondTokens, secondStrengths]].entries()) {
             const expected = reference.logits(tokens!, {
                 strength: strength!,
-                threshold: 0.01,
+                threshold,
                 sourceLayer: 0,
                 gain: linearGain(reference.layerCount),
                 pattern: "early-layer",
