@@ -75,7 +75,8 @@ std::vector<attention_case> attention_cases() {
 
     for (const ggml_type type : { GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_0,
              GGML_TYPE_Q4_1, GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL }) {
-        for (const int64_t n_q : { 1, 40 }) {
+        // from 64 on the CPU computes in tiles
+        for (const int64_t n_q : { 1, 70 }) {
             add(std::string(ggml_type_name(type)) + ", queries " + std::to_string(n_q), [&](attention_case & c) {
                 c.type_k = type;
                 c.type_v = type;
@@ -84,7 +85,12 @@ std::vector<attention_case> attention_cases() {
             });
         }
     }
-    add("q8_0 keys, f16 values", [](attention_case & c) { c.type_k = GGML_TYPE_Q8_0; });
+    for (const int64_t n_q : { 1, 70 }) {
+        add("q8_0 keys, f16 values, queries " + std::to_string(n_q), [&](attention_case & c) {
+            c.type_k = GGML_TYPE_Q8_0;
+            c.n_q    = n_q;
+        });
+    }
 
     for (const int64_t d : { 32, 40, 80, 96, 112, 128, 256 }) {
         for (const int64_t n_q : { 1, 20 }) {

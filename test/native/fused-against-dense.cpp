@@ -36,7 +36,8 @@ struct run_options {
     ggml_type        type_v    = GGML_TYPE_F16;
     int              n_threads = 1;
     int              n_seqs    = 1;
-    std::vector<int> chunks; // lengths, the last one repeats
+    int              n_most    = 540; // longer chunks are cut
+    std::vector<int> chunks;          // lengths, the last one repeats
 };
 
 // how a sequence is cut into batches, and what computes them
@@ -100,8 +101,13 @@ static std::vector<float> run(const run_options & options) {
     std::vector<float> logits;
     llama_batch        batch   = llama_batch_init(n_tokens * options.n_seqs, 0, 1);
     size_t             i_chunk = 0;
+    int                n_left  = 0;
     for (int start = 0; start < n_tokens;) {
-        const int n    = std::min(options.chunks[std::min(i_chunk++, options.chunks.size() - 1)], n_tokens - start);
+        if (n_left == 0) {
+            n_left = options.chunks[std::min(i_chunk++, options.chunks.size() - 1)];
+        }
+        const int n = std::min({ n_left, options.n_most, n_tokens - start });
+        n_left -= n;
         batch.n_tokens = 0;
         for (int s = 0; s < options.n_seqs; ++s) {
             for (int i = 0; i < n; ++i) {
@@ -277,6 +283,11 @@ int main(int argc, char ** argv) {
         options.threshold = threshold;
         options.type_k    = type_k;
         options.type_v    = type_v;
+
+        if (!gpu && type_k != GGML_TYPE_F16 && type_k != GGML_TYPE_F32) {
+            // plain attention rounds queries much more for these keys than tiles, which have no rounding: none of 64 rows or more
+            options.n_most = 63;
+        }
 
         // how far apart two right computations are: other kernels, without emulation
         options.emulate    = false;

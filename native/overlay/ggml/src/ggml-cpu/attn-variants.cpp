@@ -16,7 +16,7 @@ bool ggml_cpu_attn_boost_is_sparse(const ggml_tensor * fa) {
     const ggml_tensor * q = fa->src[0];
     const ggml_tensor * k = fa->src[1];
 
-    const bool may_be_tiled = q->ne[1] >= GGML_FA_TILE_Q && (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_F32);
+    const bool may_be_tiled = q->ne[1] >= GGML_FA_TILE_Q;
     if (may_be_tiled || ggml_flash_attn_ext_get_emulation_normalize(fa)) {
         return false;
     }
