@@ -74,7 +74,7 @@ std::vector<attention_case> attention_cases() {
     }
 
     for (const ggml_type type : { GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_0,
-             GGML_TYPE_Q4_1, GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL }) {
+             GGML_TYPE_Q4_1, GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL, GGML_TYPE_MXFP4 }) {
         // from 64 on the CPU computes in tiles
         for (const int64_t n_q : { 1, 70 }) {
             add(std::string(ggml_type_name(type)) + ", queries " + std::to_string(n_q), [&](attention_case & c) {

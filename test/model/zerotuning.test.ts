@@ -63,8 +63,8 @@ async function captureOf(valueType: ValueType, emulation?: AttentionEmulationOpt
     if (emulation != null)
         emulateAttention(context, emulation);
     const capture = captureAttention(context, {weights: true, hiddenStates: true});
-    // most in one batch, the last ones one by one
-    await evaluateInChunks(context.getSequence(), tokens, [tokens.length - 5]);
+    // most in one batch, the last ones one by one; with F32 sums no batch of 64 or more: these don't round queries, captured weights do
+    await evaluateInChunks(context.getSequence(), tokens, valueType === "F16" ? [tokens.length - 5] : [60, 60, tokens.length - 125]);
     const captured = capture.read();
     await context.dispose();
     return captured;
