@@ -23,18 +23,21 @@ await runMain("check-sanitize", async () => {
         }
     });
 
-    const names = listFiles(path.join(packageRoot, "test", "native"))
-        .filter((file) => file.endsWith(".cpp"))
-        .map((file) => path.basename(file, ".cpp"));
-    const failed = names.filter((name) => !passes(path.join(folder, name)));
+    const tests = [
+        ["run-kernels", "CPU"],
+        ...listFiles(path.join(packageRoot, "test", "native"))
+            .filter((file) => file.endsWith(".cpp"))
+            .map((file) => [path.basename(file, ".cpp"), model])
+    ];
+    const failed = tests.filter(([name, argument]) => !passes(path.join(folder, name), argument)).map(([name]) => name);
     if (failed.length > 0)
         throw new UserError(`failed: ${failed.join(", ")}`);
-    console.log(`${names.length} native tests passed without a complaint`);
+    console.log(`${tests.length} native tests passed without a complaint`);
 });
 
-function passes(program) {
+function passes(program, argument) {
     console.log(`== ${path.basename(program)}`);
-    const {status} = spawnSync(program, [model], {
+    const {status} = spawnSync(program, [argument], {
         stdio: "inherit",
         env: {...process.env, ASAN_OPTIONS: "detect_stack_use_after_return=1:strict_string_checks=1", UBSAN_OPTIONS: "print_stacktrace=1"}
     });

@@ -66,8 +66,9 @@ const pairs: Array<[keyType: CacheType, valueType: CacheType]> = [
     ...all.filter((type) => type !== "F16").flatMap((type): Array<[CacheType, CacheType]> => [[type, "F16"], ["F16", type]]),
     ["Q8_0", "Q4_0"], ["Q4_0", "Q8_0"], ["BF16", "Q5_1"]
 ];
-// Tiled and in one chunk; or with the keys of a token split among threads, for those that test/native leaves out. The dense form rounds
-// queries as coarsely as keys and tiles don't, so tiles are compared with it for keys of 16 and 32 bits; test/kernels has them for all types.
+// Tiled and in one chunk; or with the keys of a token split among threads, for those that test/native leaves out. The dense
+// form rounds queries as coarsely as keys, and tiles don't: they are compared with it for keys of 16 and 32 bits, and in
+// test/kernels for all types.
 const shapes = [
     ...pairs.map((types) => ({types, length: 100, chunks: [/^B?F/.test(types[0]) ? 70 : 60, 1, 20], from: 0, threads: 1})),
     ...(["Q5_0", "Q5_1", "Q4_1", "IQ4_NL", "MXFP4"] satisfies CacheType[]).map((type) => (
