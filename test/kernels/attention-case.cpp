@@ -81,7 +81,7 @@ std::vector<attention_case> attention_cases() {
                 c.type_k = type;
                 c.type_v = type;
                 c.n_q    = n_q;
-                c.n_kv   = 544;
+                c.n_kv   = n_q == 1 ? 544 : 300;
             });
         }
     }

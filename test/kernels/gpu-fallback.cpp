@@ -51,6 +51,8 @@ static result run(const llama_model * model, llama_flash_attn_type flash_attn, g
     params.n_batch              = n_tokens;
     params.n_ubatch             = n_tokens;
     params.n_outputs_max        = n_tokens;
+    params.n_threads            = 1;
+    params.n_threads_batch      = 1;
     params.flash_attn_type      = flash_attn;
     params.type_k               = type;
     params.type_v               = type;
