@@ -227,20 +227,27 @@ struct attn_variant_record : attn_variant_plain {
             return sum;
         }
         row = slot(first_slot + tq);
-        // weights past the last cell are 0
+        // weights past the last cell are 0; a loop over the whole tile without a branch is one that compilers vectorise
+        uint8_t passes[GGML_FA_TILE_KV];
+        for (int i = 0; i < GGML_FA_TILE_KV; ++i) {
+            passes[i] = weights[i] > bound;
+        }
         for (int i = 0; i < GGML_FA_TILE_KV; i += 8) {
-            bool any = false;
-            for (int j = i; j < i + 8; ++j) {
-                any |= weights[j] > bound;
-            }
-            if (!any) {
+            uint64_t any;
+            memcpy(&any, passes + i, sizeof(any));
+            if (any == 0) {
                 continue;
             }
-            for (int j = i; j < i + 8; ++j) {
-                if (weights[j] > bound) {
-                    push(cell + j, weights[j], M, S_new);
-                }
+            if (row->n > capacity - 8) {
+                row->compact(threshold, M, S_new);
             }
+            // what does not pass is overwritten: a branch for each weight would be mispredicted
+            int32_t n = row->n;
+            for (int j = i; j < i + 8; ++j) {
+                row->list[n] = { (int32_t) cell + j, weights[j], M };
+                n += passes[j];
+            }
+            row->n = n;
         }
         return sum;
     }
