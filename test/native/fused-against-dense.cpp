@@ -9,7 +9,7 @@
 // flash attention and plain attention without emulation: that is the tolerance's scale.
 //
 // Plain attention rounds queries to F16 and flash attention's tiles don't, so a weight next to the threshold passes it in one of them only.
-// One threshold in four has no such weight among these 540 tokens, and which ones do depends on the machine's SIMD. On a CPU a check
+// One threshold in three has no such weight among these 540 tokens, and which ones do depends on the machine's SIMD. On a CPU a check
 // that fails is therefore made again at the next thresholds: what is wrong fails at all of them.
 
 #include "llama-attn-emulation.h"
