@@ -293,7 +293,7 @@ int main(int argc, char ** argv) {
         options.emulate    = false;
         options.chunks     = { 540 };
         const auto plain   = run(options);
-        options.chunks     = { 63 };
+        options.chunks     = { 50 };
         const auto other   = run(options);
         options.emulate    = true;
         options.dense      = true;
