@@ -10,9 +10,12 @@
 struct ggml_backend_cuda_context;
 struct ggml_tensor;
 
+// fattn.cu's answer: keys or values of another type are no case for any of the kernels
+bool flash_attention_takes(ggml_type type);
+
 struct kernel_instance {
     std::string name;
-    bool (*takes)(const attention_case & c); // as fattn.cu chooses
+    bool (*takes)(const attention_case & c); // as fattn.cu chooses by shapes
     void (*run)(ggml_backend_cuda_context & ctx, ggml_tensor * fa);
 };
 

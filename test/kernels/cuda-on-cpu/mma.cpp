@@ -8,8 +8,8 @@ static kernel_instance instance() {
         "mma " + std::to_string(d_k) + ", " + std::to_string(ncols1) + " queries, " + std::to_string(ncols2) + " heads",
         [](const attention_case & c) {
             const bool padded = c.mask && c.max_bias == 0.0f && c.n_kv % FATTN_KQ_STRIDE == 0;
-            return c.d_k == d_k && c.d_v == d_v && c.type_k != GGML_TYPE_IQ4_NL && (ncols2 == 1 || padded) &&
-                (d_k != 576 || c.mla) && (c.logit_softcap == 0.0f || d_k >= 128);
+            return c.d_k == d_k && c.d_v == d_v && (ncols2 == 1 || padded) && (d_k != 576 || c.mla) &&
+                (c.logit_softcap == 0.0f || d_k >= 128);
         },
         ggml_cuda_flash_attn_ext_mma_f16_case<d_k, d_v, ncols1, ncols2>,
     };

@@ -25,8 +25,12 @@ void own_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, 
 
 static attention_checks checks;
 
-static bool cuda_takes(ggml_type type) {
-    return type != GGML_TYPE_F32 && type != GGML_TYPE_IQ4_NL; // F32 is made F16 before
+static bool cuda_takes(const attention_case & c) {
+    return flash_attention_takes(c.type_k) && flash_attention_takes(c.type_v);
+}
+
+static bool own_kernels_take(const attention_case & c) {
+    return cuda_takes(c) && c.type_k != GGML_TYPE_F32 && c.type_v != GGML_TYPE_F32; // F32 is made F16 before
 }
 
 // the op of a case, in memory of the CPU
@@ -326,7 +330,7 @@ int main(int argc, char ** argv) {
     };
 
     for (const attention_case & c : attention_cases()) {
-        if (wanted("our kernels, " + c.name) && cuda_takes(c.type_k) && cuda_takes(c.type_v)) {
+        if (wanted("our kernels, " + c.name) && own_kernels_take(c)) {
             const attention_inputs    in  = make_attention_inputs(c);
             const attention_reference ref = compute_attention_reference(c, in);
             for (const bool descending : { false, true }) {
@@ -341,7 +345,7 @@ int main(int argc, char ** argv) {
             int n_cases = 0;
             for (const attention_case & c : flash_attention_cases()) {
                 const bool small = c.n_kv <= 512;
-                if (!kernel.takes(c) || !wanted(kernel.name + ", " + c.name) || !(small || all)) {
+                if (!cuda_takes(c) || !kernel.takes(c) || !wanted(kernel.name + ", " + c.name) || !(small || all)) {
                     continue;
                 }
                 const attention_inputs    in  = make_attention_inputs(c);

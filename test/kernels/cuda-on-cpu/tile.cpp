@@ -9,8 +9,8 @@ static kernel_instance instance() {
         "tile " + std::to_string(d_k),
         [](const attention_case & c) {
             const bool padded = c.mask && c.max_bias == 0.0f && c.n_kv % FATTN_KQ_STRIDE == 0;
-            return c.d_k == d_k && c.d_v == d_v && c.type_k != GGML_TYPE_IQ4_NL &&
-                (d_k == d_v || (padded && c.n_head / c.n_head_kv % 4 == 0)) && (c.logit_softcap == 0.0f || d_v >= 128);
+            return c.d_k == d_k && c.d_v == d_v && (d_k == d_v || (padded && c.n_head / c.n_head_kv % 4 == 0)) &&
+                (c.logit_softcap == 0.0f || d_v >= 128);
         },
         ggml_cuda_flash_attn_ext_tile_case<d_k, d_v>,
     };
