@@ -22,6 +22,7 @@ bool ggml_cpu_attn_boost_is_sparse(const struct ggml_tensor * fa);
 #ifdef __cplusplus
 }
 
+#include "attn-tile.h"
 #include "common.h"
 #include "vec.h"
 
@@ -154,7 +155,7 @@ struct attn_variant_plain {
     // the rows of a tile of queries; returns what a tile of cells adds to S
     void begin_tile_row(int, int, int, int) {}
 
-    ggml_float tile_row(int, int64_t, float *, float, float, float, ggml_float sum) { return sum; }
+    ggml_float tile_row(int, int64_t, float *, float, float, ggml_float sum) { return sum; }
 
     void end_tile_row(int, int, int, int, float, float) {}
 };
@@ -220,34 +221,19 @@ struct attn_variant_record : attn_variant_plain {
 
     void begin_tile_row(int tq, int, int, int) { slot(first_slot + tq)->n = 0; }
 
-    ggml_float tile_row(int tq, int64_t cell, float * weights, float tile_max, float M, float S, ggml_float sum) {
+    ggml_float tile_row(int tq, int64_t cell, float * weights, float M, float S, ggml_float sum) {
         const float S_new = S + sum;
-        const float bound = threshold * S_new;
-        if (tile_max != M && expf(tile_max - M) <= bound) {
+        uint64_t    above = attn_find_above(weights, threshold * S_new); // weights past the last cell are 0
+        if (above == 0) {
             return sum;
         }
         row = slot(first_slot + tq);
-        // weights past the last cell are 0; a loop over the whole tile without a branch is one that compilers vectorise
-        uint8_t passes[GGML_FA_TILE_KV];
-        for (int i = 0; i < GGML_FA_TILE_KV; ++i) {
-            passes[i] = weights[i] > bound;
+        if (row->n > capacity - GGML_FA_TILE_KV) {
+            row->compact(threshold, M, S_new);
         }
-        for (int i = 0; i < GGML_FA_TILE_KV; i += 8) {
-            uint64_t any;
-            memcpy(&any, passes + i, sizeof(any));
-            if (any == 0) {
-                continue;
-            }
-            if (row->n > capacity - 8) {
-                row->compact(threshold, M, S_new);
-            }
-            // what does not pass is overwritten: a branch for each weight would be mispredicted
-            int32_t n = row->n;
-            for (int j = i; j < i + 8; ++j) {
-                row->list[n] = { (int32_t) cell + j, weights[j], M };
-                n += passes[j];
-            }
-            row->n = n;
+        for (; above != 0; above &= above - 1) {
+            const int i         = attn_lowest_bit(above);
+            row->list[row->n++] = { (int32_t) cell + i, weights[i], M };
         }
         return sum;
     }
@@ -287,12 +273,16 @@ template <bool normalize>
 struct attn_variant_boost : attn_variant_plain {
     const ggml_tensor * fa;
 
+    // a single row
     attn_pattern_cursor row;
-    attn_pattern_cursor rows[GGML_FA_TILE_Q];
-    float               factors[GGML_FA_TILE_Q];
     float               factor;
     int64_t             next_cell; // listed, or past all cells
     float               counted;   // what the last cell adds to S if normalize
+
+    // the rows of a tile
+    attn_pattern_cursor rows[GGML_FA_TILE_Q];
+    float               factors[GGML_FA_TILE_Q];
+    int64_t             next_cells[GGML_FA_TILE_Q];
 
     attn_variant_boost(const ggml_compute_params * params, const ggml_tensor * fa) :
         attn_variant_plain(params, fa),
@@ -320,18 +310,25 @@ struct attn_variant_boost : attn_variant_plain {
 
     float summand(float weight) const { return normalize ? counted : weight; }
 
-    void begin_tile_row(int tq, int iq1, int iq2, int iq3) { factors[tq] = rows[tq].find_row(fa, iq1, iq2, iq3); }
-
-    ggml_float tile_row(int tq, int64_t cell, float * weights, float, float, float, ggml_float sum) {
-        attn_pattern_cursor & r = rows[tq];
-        while (r.next < r.end && *r.next < cell) {
-            ++r.next;
+    void begin_tile_row(int tq, int iq1, int iq2, int iq3) {
+        factors[tq] = rows[tq].find_row(fa, iq1, iq2, iq3);
+        // between two layers the lists have left the caches
+        for (const int32_t * cell = rows[tq].next + 15; cell < rows[tq].end; cell += 16) {
+            attn_prefetch(cell);
         }
-        if (r.next == r.end || *r.next >= cell + GGML_FA_TILE_KV) {
+        attn_prefetch((const char *) rows[tq].next + 8 * fa->src[5]->nb[1]);
+        advance(tq);
+    }
+
+    ggml_float tile_row(int tq, int64_t cell, float * weights, float, float, ggml_float sum) {
+        if (next_cells[tq] >= cell + GGML_FA_TILE_KV) {
             return sum;
         }
-        for (; r.next < r.end && *r.next < cell + GGML_FA_TILE_KV; ++r.next) {
-            weights[*r.next - cell] *= factors[tq];
+        for (; next_cells[tq] < cell + GGML_FA_TILE_KV; advance(tq)) {
+            // before the tile are cells that are masked in this layer
+            if (next_cells[tq] >= cell) {
+                weights[next_cells[tq] - cell] *= factors[tq];
+            }
         }
         if (normalize) {
             // anew: what remains of a sum may be far smaller than what is taken from it
@@ -344,6 +341,8 @@ struct attn_variant_boost : attn_variant_plain {
     }
 
   private:
+    void advance(int tq) { next_cells[tq] = rows[tq].next < rows[tq].end ? *rows[tq].next++ : INT64_MAX; }
+
     float boost(int64_t cell, float weight) {
         counted = weight;
         // cells that are masked in this layer are not visited
