@@ -85,6 +85,9 @@ struct attn_pattern_cursor {
     const int32_t * next = nullptr;
     const int32_t * end  = nullptr;
 
+    // the next listed cell, or past all cells
+    int64_t cell() const { return next < end ? *next : INT64_MAX; }
+
     // returns the factor of the row's listed weights; none is listed when it is 1
     float find_row(const ggml_tensor * fa, int iq1, int iq2, int iq3) {
         const ggml_tensor * pattern  = fa->src[5];
@@ -295,7 +298,7 @@ struct attn_variant_boost : attn_variant_plain {
     void begin_row(int iq1, int iq2, int iq3, int64_t first_cell) {
         factor    = row.find_row(fa, iq1, iq2, iq3);
         row.next  = std::lower_bound(row.next, row.end, (int32_t) first_cell);
-        next_cell = row.next < row.end ? *row.next : INT64_MAX;
+        next_cell = row.cell();
     }
 
     // called for every visible cell, so all but a comparison is out of the way
@@ -312,23 +315,24 @@ struct attn_variant_boost : attn_variant_plain {
 
     void begin_tile_row(int tq, int iq1, int iq2, int iq3) {
         factors[tq] = rows[tq].find_row(fa, iq1, iq2, iq3);
-        // between two layers the lists have left the caches
-        for (const int32_t * cell = rows[tq].next + 15; cell < rows[tq].end; cell += 16) {
-            attn_prefetch(cell);
+        // between two layers the lists have left the caches: the rest of this one, and the beginning of one to come
+        for (const int32_t * line = rows[tq].next + 15; line < rows[tq].end; line += 16) {
+            attn_prefetch(line);
         }
         attn_prefetch((const char *) rows[tq].next + 8 * fa->src[5]->nb[1]);
-        advance(tq);
+        next_cells[tq] = rows[tq].cell();
     }
 
     ggml_float tile_row(int tq, int64_t cell, float * weights, float, float, ggml_float sum) {
         if (next_cells[tq] >= cell + GGML_FA_TILE_KV) {
             return sum;
         }
-        for (; next_cells[tq] < cell + GGML_FA_TILE_KV; advance(tq)) {
+        for (; next_cells[tq] < cell + GGML_FA_TILE_KV; next_cells[tq] = rows[tq].cell()) {
             // before the tile are cells that are masked in this layer
             if (next_cells[tq] >= cell) {
                 weights[next_cells[tq] - cell] *= factors[tq];
             }
+            ++rows[tq].next;
         }
         if (normalize) {
             // anew: what remains of a sum may be far smaller than what is taken from it
@@ -341,8 +345,6 @@ struct attn_variant_boost : attn_variant_plain {
     }
 
   private:
-    void advance(int tq) { next_cells[tq] = rows[tq].next < rows[tq].end ? *rows[tq].next++ : INT64_MAX; }
-
     float boost(int64_t cell, float weight) {
         counted = weight;
         // cells that are masked in this layer are not visited
@@ -353,7 +355,7 @@ struct attn_variant_boost : attn_variant_plain {
             counted = weight * factor;
             ++row.next;
         }
-        next_cell = row.next < row.end ? *row.next : INT64_MAX;
+        next_cell = row.cell();
         return counted;
     }
 };
