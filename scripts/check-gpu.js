@@ -141,7 +141,7 @@ function runKernels(program, {name, description}) {
     if (!description.includes("llvmpipe"))
         return countOf(run(program, [name]));
 
-    const slow = "MLA, queries 20";
+    const slow = "MLA, queries 70";
     return {...countOf(run(program, [name, `!${slow}`])), note: `without "${slow}", a shader that llvmpipe compiles for many minutes`};
 }
 

@@ -49,9 +49,10 @@ export function requiredContextSize({depths, prefill, decodeTokens}: Pick<Benchm
  * Measures the speed of a context with emulation and without it.
  *
  * Both are measured on the same context, in turns of a few seconds at most, since the speed of a machine changes all the
- * time: what they share cancels in the ratios of neighbours. "Off" is a disposed emulation, not one of strength 0. Before
- * each turn, one token is decoded and not counted: it pays for what a switch changes, and leaves the same graph behind, so that
- * no turn can use the last one's again and go ahead of the other.
+ * time: what they share cancels in the ratios of neighbours. "Off" is a disposed emulation, not one of strength 0. What a
+ * switch costs is not counted: after it, a batch of a prompt is evaluated once untimed, as the operating system clears memory that
+ * a switch allocated when it is first used. Before each turn, one token is decoded and not timed: it leaves the same graph behind,
+ * so that no turn can use the last one's again and go ahead of the other.
  *
  * Calls through node-llama-cpp and the choice of the next token are a part of every time here, as they are for its users.
  * They took 0.2 ms per decoded token of a tiny model, and 2 % of the time of one of 360M parameters with 49,152 tokens.
@@ -105,10 +106,11 @@ class Benchmark {
             await this.shorten(0);
             for (const [index, samples] of batches.entries()) {
                 const start = index * batchSize;
+                const end = Math.min(start + batchSize, length);
                 for (const on of (round + index) % 2 === 0 ? [false, true] : [true, false]) {
                     await this.shorten(start);
-                    await this.startTurn(on);
-                    samples[on ? "on" : "off"].push(await this.timePrefill(start, Math.min(start + batchSize, length)));
+                    await this.startTurn(on, end);
+                    samples[on ? "on" : "off"].push(await this.timePrefill(start, end));
                 }
             }
         }
@@ -149,17 +151,18 @@ class Benchmark {
         this.emulation?.dispose();
     }
 
-    /** Turns emulation on or off, and decodes the token that is not counted. */
-    private async startTurn(on: boolean): Promise<void> {
+    /** Turns emulation on or off, if so evaluates the batch up to `batchEnd`, and decodes a token: all of it untimed. */
+    private async startTurn(on: boolean, batchEnd?: number): Promise<void> {
         this.options.signal?.throwIfAborted();
-        if (on && this.emulation == null)
-            this.emulation = emulateAttention(this.context, this.options.emulation);
-        else if (!on) {
+        const length = this.sequence.nextTokenIndex;
+        if (on !== (this.emulation != null)) {
             this.emulation?.dispose();
-            this.emulation = undefined;
+            this.emulation = on ? emulateAttention(this.context, this.options.emulation) : undefined;
+            if (batchEnd != null)
+                await this.timePrefill(length, batchEnd);
+            await this.shorten(length);
         }
 
-        const length = this.sequence.nextTokenIndex;
         await this.decode(length);
         await this.shorten(length);
     }

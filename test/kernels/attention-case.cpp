@@ -93,7 +93,7 @@ std::vector<attention_case> attention_cases() {
     }
 
     for (const int64_t d : { 32, 40, 80, 96, 112, 128, 256 }) {
-        for (const int64_t n_q : { 1, 20 }) {
+        for (const int64_t n_q : { 1, 70 }) {
             add("head size " + std::to_string(d) + ", queries " + std::to_string(n_q), [&](attention_case & c) {
                 c.d_k = d;
                 c.d_v = d;
@@ -101,7 +101,7 @@ std::vector<attention_case> attention_cases() {
             });
         }
     }
-    for (const int64_t n_q : { 1, 20 }) {
+    for (const int64_t n_q : { 1, 70 }) {
         const std::string queries = ", queries " + std::to_string(n_q);
 
         add("MLA" + queries, [&](attention_case & c) {

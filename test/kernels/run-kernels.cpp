@@ -62,6 +62,28 @@ static run_result run(ggml_backend_t backend, const attention_case & c, const at
 
 static attention_checks checks;
 
+// of a CPU, else null
+static ggml_backend_set_n_threads_t set_n_threads;
+static void (*set_use_ref)(ggml_backend_t backend, bool use_ref);
+
+// Flash attention of few queries must be llama.cpp's reference to the last bit: our loop takes the same steps. With one thread,
+// as several share a row's cells where the reference does not.
+static void check_against_llama_cpp(
+    ggml_backend_t backend, const attention_case & c, const attention_inputs & in, const attention_reference & ref) {
+    set_n_threads(backend, 1);
+    const run_result ours = run(backend, c, in, ref, attention_mode::plain);
+    set_use_ref(backend, true);
+    const run_result theirs = run(backend, c, in, ref, attention_mode::plain);
+    set_use_ref(backend, false);
+    set_n_threads(backend, 2);
+
+    int64_t n_differ = 0;
+    for (size_t i = 0; i < ours.output.size(); ++i) {
+        n_differ += !(ours.output[i] == theirs.output[i]);
+    }
+    checks.check(n_differ == 0, c.name, "values that differ from llama.cpp's reference", n_differ, 0);
+}
+
 static void run_case(ggml_backend_t backend, const attention_case & c) {
     const attention_inputs    in  = make_attention_inputs(c);
     const attention_reference ref = compute_attention_reference(c, in);
@@ -94,6 +116,9 @@ static void run_case(ggml_backend_t backend, const attention_case & c) {
     const double effect = attention_effect_nmse(ref, boost.output, record.output);
     checks.check(effect <= attention_effect_limit(c), c.name, "the boost's NMSE", effect, attention_effect_limit(c));
     checks.check_pattern(c.name, c, ref, record.pattern.data(), record.n_per_row);
+    if (set_use_ref && c.n_q < 64) { // from there on in tiles
+        check_against_llama_cpp(backend, c, in, ref);
+    }
 }
 
 int main(int argc, char ** argv) {
@@ -113,9 +138,12 @@ int main(int argc, char ** argv) {
     }
     ggml_backend_ptr backend(ggml_backend_dev_init(device, nullptr));
 
+    const auto find = [&](const char * name) {
+        return ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), name);
+    };
+    set_n_threads = (ggml_backend_set_n_threads_t) find("ggml_backend_set_n_threads");
+    set_use_ref   = (void (*)(ggml_backend_t, bool)) find("ggml_backend_cpu_set_use_ref");
     // A CPU's threads wait for each other without sleeping: more of them than cores take many times as long. Two share a row's cells.
-    const auto set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(
-        ggml_backend_dev_backend_reg(device), "ggml_backend_set_n_threads");
     if (set_n_threads) {
         set_n_threads(backend.get(), 2);
     }

@@ -423,8 +423,9 @@ inline void __syncwarp(unsigned int = 0xffffffff) {
 
 template <class T>
 T __shfl_sync(unsigned int, T value, int source, int width = 32) {
+    // any number names a lane: its last bits, as widths are powers of 2
     const int first = cuda_on_cpu::lane() / width * width;
-    return cuda_on_cpu::shuffle(value, first + source % width);
+    return cuda_on_cpu::shuffle(value, first + (source & (width - 1)));
 }
 
 template <class T>

@@ -1,0 +1,227 @@
+#pragma once
+
+// The products of attn-rows.h: of some rows with the keys of a block of cells, and of their weights with its values. Each result is
+// that of ggml_vec_dot_f16, ggml_vec_mad_f16 or ggml_vec_mad_f32, called for one row and one cell after the other.
+
+#include "attn-variants.h"
+#include "simd-mappings.h"
+#include "vec.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#if defined(__AVX512F__) || (defined(__AVX__) && defined(__F16C__)) || \
+    (defined(GGML_SIMD) && defined(__aarch64__) && !defined(__ARM_FEATURE_SVE))
+#define ATTN_ROWS_SIMD
+#endif
+
+#ifdef ATTN_ROWS_SIMD
+
+// sums of F16 values are rounded to F16 after each cell
+struct attn_f16_sums {
+    typedef ggml_fp16_t  value;
+    typedef GGML_F16_VEC vec;
+
+    static constexpr int N_VECS = 4;
+    static constexpr int N      = GGML_F16_EPR;
+
+    static vec load(const value * x) { return GGML_F16_VEC_LOAD(x, 0); }
+
+    static void store(value * x, vec v) {
+        vec r[1] = { v };
+        GGML_F16_VEC_STORE(x, r, 0);
+    }
+
+    static vec set(float x) { return GGML_F16_VEC_SET1(x); }
+
+    static vec add(vec sum, vec x, vec weight) {
+        sum = GGML_F16_VEC_FMA(sum, x, weight);
+#if defined(__AVX512F__) && !defined(__AVX512FP16__)
+        sum = _mm512_cvtph_ps(_mm512_cvtps_ph(sum, 0));
+#elif defined(__AVX__) && !defined(__AVX512F__)
+        sum = _mm256_cvtph_ps(_mm256_cvtps_ph(sum, 0));
+#elif defined(__ARM_NEON) && !defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
+        sum = vcvt_f32_f16(vcvt_f16_f32(sum));
+#endif
+        return sum;
+    }
+};
+
+struct attn_f32_sums {
+    typedef float        value;
+    typedef GGML_F32_VEC vec;
+
+    static constexpr int N_VECS = 4;
+    static constexpr int N      = GGML_F32_EPR;
+
+    static vec load(const value * x) { return GGML_F32_VEC_LOAD(x); }
+
+    static void store(value * x, vec v) { GGML_F32_VEC_STORE(x, v); }
+
+    static vec set(float x) { return GGML_F32_VEC_SET1(x); }
+
+    static vec add(vec sum, vec x, vec weight) { return GGML_F32_VEC_FMA(sum, x, weight); }
+};
+
+// the sums of the lanes of some cells' products, added as GGML_F16_VEC_REDUCE adds them
+#if defined(__AVX512F__) && !defined(__AVX512FP16__)
+static constexpr int ATTN_CELLS_AT_ONCE = 4;
+
+static inline void attn_sum_lanes(const __m512 * x, float * sums) {
+    const __m512 ab   = _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[1], 0x44), _mm512_shuffle_f32x4(x[0], x[1], 0xee));
+    const __m512 cd   = _mm512_add_ps(_mm512_shuffle_f32x4(x[2], x[3], 0x44), _mm512_shuffle_f32x4(x[2], x[3], 0xee));
+    __m512       abcd = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    abcd              = _mm512_add_ps(abcd, _mm512_permute_ps(abcd, 0x4e));
+    abcd              = _mm512_add_ps(abcd, _mm512_permute_ps(abcd, 0xb1));
+    _mm_storeu_ps(sums, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, abcd)));
+}
+#else
+static constexpr int ATTN_CELLS_AT_ONCE = 1;
+
+static inline void attn_sum_lanes(const GGML_F16_VEC * x, float * sums) {
+    GGML_F16_VEC vecs[GGML_F16_ARR] = { x[0] };
+    for (int i = 1; i < GGML_F16_ARR; ++i) {
+        vecs[i] = GGML_F16_VEC_ZERO;
+    }
+    ggml_float sum;
+    GGML_F16_VEC_REDUCE(sum, vecs);
+    sums[0] = sum;
+}
+#endif
+
+// scores[row][cell] = query of the row * key of the cell, as ggml_vec_dot_f16 computes it; d_k is a multiple of GGML_F16_STEP
+template <int n_rows>
+static void attn_multiply_keys(int64_t d_k, const GGML_F16_VEC * const * queries, const char * k, size_t k_stride,
+    const uint8_t * cells, int n_cells, float * const * scores) {
+    for (int first = 0; first < n_cells; first += ATTN_CELLS_AT_ONCE) {
+        GGML_F16_VEC products[n_rows][ATTN_CELLS_AT_ONCE];
+        for (int c = 0; c < ATTN_CELLS_AT_ONCE; ++c) {
+            const auto * key = (const ggml_fp16_t *) (k + cells[std::min(first + c, n_cells - 1)] * k_stride);
+
+            GGML_F16_VEC sum[n_rows][GGML_F16_ARR];
+            for (int r = 0; r < n_rows; ++r) {
+                for (int i = 0; i < GGML_F16_ARR; ++i) {
+                    sum[r][i] = GGML_F16_VEC_ZERO;
+                }
+            }
+            for (int64_t i = 0; i < d_k / GGML_F16_EPR; i += GGML_F16_ARR) {
+                for (int j = 0; j < GGML_F16_ARR; ++j) {
+                    const GGML_F16_VEC x = GGML_F16_VEC_LOAD(key + (i + j) * GGML_F16_EPR, j);
+                    for (int r = 0; r < n_rows; ++r) {
+                        sum[r][j] = GGML_F16_VEC_FMA(sum[r][j], x, queries[r][i + j]);
+                    }
+                }
+            }
+            for (int r = 0; r < n_rows; ++r) {
+                products[r][c] =
+                    GGML_F16_VEC_ADD(GGML_F16_VEC_ADD(sum[r][0], sum[r][2]), GGML_F16_VEC_ADD(sum[r][1], sum[r][3]));
+            }
+        }
+        for (int r = 0; r < n_rows; ++r) {
+            float sums[ATTN_CELLS_AT_ONCE];
+            attn_sum_lanes(products[r], sums);
+            for (int c = 0; c < std::min(ATTN_CELLS_AT_ONCE, n_cells - first); ++c) {
+                scores[r][cells[first + c]] = sums[c];
+            }
+        }
+    }
+}
+
+static void attn_multiply_keys(int n_rows, int64_t d_k, const GGML_F16_VEC * const * queries, const char * k,
+    size_t k_stride, const uint8_t * cells, int n_cells, float * const * scores) {
+    switch (n_rows) {
+        case 1:
+            return attn_multiply_keys<1>(d_k, queries, k, k_stride, cells, n_cells, scores);
+        case 2:
+            return attn_multiply_keys<2>(d_k, queries, k, k_stride, cells, n_cells, scores);
+        case 3:
+            return attn_multiply_keys<3>(d_k, queries, k, k_stride, cells, n_cells, scores);
+        default:
+            static_assert(ATTN_ROWS == 4, "as many as there are cases");
+            return attn_multiply_keys<4>(d_k, queries, k, k_stride, cells, n_cells, scores);
+    }
+}
+
+// adds the first values of each cell, as many as fill vectors, and returns how many these are
+template <class attn_sums, int n_rows>
+static int64_t attn_add_vectors(int64_t d_v, typename attn_sums::value * const * sums, const char * v, size_t v_stride,
+    const uint8_t * cells, int n_cells, const float * const * weights) {
+    constexpr int N_VECS = attn_sums::N_VECS;
+    constexpr int STEP   = N_VECS * attn_sums::N;
+
+    int64_t d = 0;
+    for (; d + STEP <= d_v; d += STEP) {
+        typename attn_sums::vec sum[n_rows][N_VECS];
+        for (int r = 0; r < n_rows; ++r) {
+            for (int i = 0; i < N_VECS; ++i) {
+                sum[r][i] = attn_sums::load(sums[r] + d + i * attn_sums::N);
+            }
+        }
+        for (int c = 0; c < n_cells; ++c) {
+            const auto * x = (const typename attn_sums::value *) (v + cells[c] * v_stride) + d;
+
+            typename attn_sums::vec value[N_VECS];
+            for (int i = 0; i < N_VECS; ++i) {
+                value[i] = attn_sums::load(x + i * attn_sums::N);
+            }
+            for (int r = 0; r < n_rows; ++r) {
+                const auto weight = attn_sums::set(weights[r][cells[c]]);
+                for (int i = 0; i < N_VECS; ++i) {
+                    sum[r][i] = attn_sums::add(sum[r][i], value[i], weight);
+                }
+            }
+        }
+        for (int r = 0; r < n_rows; ++r) {
+            for (int i = 0; i < N_VECS; ++i) {
+                attn_sums::store(sums[r] + d + i * attn_sums::N, sum[r][i]);
+            }
+        }
+    }
+    return d;
+}
+
+template <class attn_sums>
+static int64_t attn_add_vectors(int n_rows, int64_t d_v, typename attn_sums::value * const * sums, const char * v,
+    size_t v_stride, const uint8_t * cells, int n_cells, const float * const * weights) {
+    switch (n_rows) {
+        case 1:
+            return attn_add_vectors<attn_sums, 1>(d_v, sums, v, v_stride, cells, n_cells, weights);
+        case 2:
+            return attn_add_vectors<attn_sums, 2>(d_v, sums, v, v_stride, cells, n_cells, weights);
+        case 3:
+            return attn_add_vectors<attn_sums, 3>(d_v, sums, v, v_stride, cells, n_cells, weights);
+        default:
+            static_assert(ATTN_ROWS == 4, "as many as there are cases");
+            return attn_add_vectors<attn_sums, 4>(d_v, sums, v, v_stride, cells, n_cells, weights);
+    }
+}
+
+#endif // ATTN_ROWS_SIMD
+
+// sums[row] += weights[row][cell] * v[cell], cell by cell
+static void attn_add_values(int n_rows, int64_t d_v, ggml_fp16_t * const * sums, const char * v, size_t v_stride,
+    const uint8_t * cells, int n_cells, const float * const * weights) {
+    int64_t d = 0;
+#ifdef ATTN_ROWS_SIMD
+    d = attn_add_vectors<attn_f16_sums>(n_rows, d_v, sums, v, v_stride, cells, n_cells, weights);
+#endif
+    for (int c = 0; c < n_cells && d < d_v; ++c) {
+        for (int r = 0; r < n_rows; ++r) {
+            ggml_vec_mad_f16(
+                d_v - d, sums[r] + d, (const ggml_fp16_t *) (v + cells[c] * v_stride) + d, weights[r][cells[c]]);
+        }
+    }
+}
+
+static void attn_add_values(int n_rows, int64_t d_v, float * const * sums, const char * v, size_t v_stride,
+    const uint8_t * cells, int n_cells, const float * const * weights) {
+    int64_t d = 0;
+#ifdef ATTN_ROWS_SIMD
+    d = attn_add_vectors<attn_f32_sums>(n_rows, d_v, sums, v, v_stride, cells, n_cells, weights);
+#endif
+    for (int c = 0; c < n_cells && d < d_v; ++c) {
+        for (int r = 0; r < n_rows; ++r) {
+            ggml_vec_mad_f32(d_v - d, sums[r] + d, (const float *) (v + cells[c] * v_stride) + d, weights[r][cells[c]]);
+        }
+    }
+}
