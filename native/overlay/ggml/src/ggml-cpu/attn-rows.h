@@ -6,7 +6,7 @@
 // the same to the last bit. What it saves: sums stay in registers over a block, keys and values are read and converted
 // once for several heads, and weights of different cells don't wait for each other.
 
-#include "attn-rows-simd.h"
+#include "attn-block.h"
 #include "attn-tile.h"
 #include "attn-variants.h"
 #include "attn-work.h"
@@ -23,28 +23,48 @@
 static constexpr int ATTN_BLOCK     = GGML_FA_TILE_KV; // cells
 static constexpr int ATTN_N_AT_ONCE = 8;               // values of as many cells are dequantised before they are added
 
-// parts of the work buffer that a thread uses for its rows
+// a (query, head) pair
+struct attn_row {
+    int64_t             iq1, iq2;
+    float               slope;
+    const ggml_fp16_t * mask;
+
+    float M; // the maximum of the scores so far
+    float S; // the sum of exp(score - M)
+
+    // of a block of cells
+    int     n_visible;
+    uint8_t visible[ATTN_BLOCK];
+    float   bias[ATTN_BLOCK];
+};
+
+// What a thread needs for the rows in progress: parts of the work buffer, as on the stack they would lie elsewhere for each variant.
 struct attn_rows_scratch {
-    char *        q[ATTN_ROWS];         // as keys need it
-    char *        q_vectors[ATTN_ROWS]; // the same in vectors where keys are F16
-    float *       sums[ATTN_ROWS];      // of weight * value
-    ggml_fp16_t * sums_f16[ATTN_ROWS];  // instead of them where values are F16
-    float *       v;                    // [ATTN_N_AT_ONCE][d_v], dequantised
+    char *        q[ATTN_ROWS];        // as keys need it
+    float *       sums[ATTN_ROWS];     // of weight * value
+    ggml_fp16_t * sums_f16[ATTN_ROWS]; // instead of them where values are F16
+    float *       v;                   // [ATTN_N_AT_ONCE][d_v], dequantised
+
+    float (*weights)[ATTN_BLOCK]; // [ATTN_ROWS + 1], scores at first; the variant may read a block from any cell on
+    attn_row * rows;              // [ATTN_ROWS]
 
     attn_rows_scratch(char * work, const ggml_tensor * fa) {
         const size_t q_size   = size_of_query(fa);
         const size_t sum_size = size_of_values(fa);
-        for (int r = 0; r < ATTN_ROWS; ++r, work += 2 * (q_size + sum_size)) {
-            q[r]         = work;
-            q_vectors[r] = work + q_size;
-            sums[r]      = (float *) (work + 2 * q_size);
-            sums_f16[r]  = (ggml_fp16_t *) (work + 2 * q_size + sum_size);
+        for (int r = 0; r < ATTN_ROWS; ++r, work += q_size + 2 * sum_size) {
+            q[r]        = work;
+            sums[r]     = (float *) (work + q_size);
+            sums_f16[r] = (ggml_fp16_t *) (work + q_size + sum_size);
         }
         v = (float *) work;
+        work += ATTN_N_AT_ONCE * sum_size;
+        weights = (float(*)[ATTN_BLOCK]) work;
+        rows    = (attn_row *) (work + (ATTN_ROWS + 1) * ATTN_BLOCK * sizeof(float));
     }
 
     static size_t size(const ggml_tensor * fa) {
-        return 2 * ATTN_ROWS * (size_of_query(fa) + size_of_values(fa)) + ATTN_N_AT_ONCE * size_of_values(fa);
+        return ATTN_ROWS * (size_of_query(fa) + 2 * size_of_values(fa)) + ATTN_N_AT_ONCE * size_of_values(fa) +
+            (ATTN_ROWS + 1) * ATTN_BLOCK * sizeof(float) + ATTN_ROWS * sizeof(attn_row);
     }
 
   private:
@@ -64,19 +84,16 @@ class attn_rows {
         mask(dst->src[3]),
         sinks(dst->src[4]),
         variant(params, dst),
-        scratch(ggml_cpu_attn_rows_work(params, dst), dst) {
+        scratch(ggml_cpu_attn_rows_work(params, dst), dst),
+        keys{ k->type, k->ne[0], k->nb[1] },
+        v_to_float(ggml_get_type_traits(v->type)->to_float) {
         memcpy(&scale, dst->op_params + 0, sizeof(float));
         memcpy(&max_bias, dst->op_params + 1, sizeof(float));
         memcpy(&logit_softcap, dst->op_params + 2, sizeof(float));
         if (logit_softcap != 0.0f) {
             scale /= logit_softcap;
         }
-        const ggml_type_traits_cpu * traits_k = ggml_get_type_traits_cpu(k->type);
-
-        kq_vec_dot   = traits_k->vec_dot;
-        q_to_vec_dot = ggml_get_type_traits_cpu(traits_k->vec_dot_type)->from_float;
-        v_to_float   = ggml_get_type_traits(v->type)->to_float;
-        GGML_ASSERT(q_to_vec_dot && "fattn: unsupported K-type");
+        GGML_ASSERT(ggml_get_type_traits_cpu(k->type)->vec_dot && "fattn: unsupported K-type");
         GGML_ASSERT((v->type == GGML_TYPE_F32 || v_to_float) && "fattn: unsupported V-type");
     }
 
@@ -94,21 +111,6 @@ class attn_rows {
     }
 
   private:
-    // a (query, head) pair
-    struct row {
-        int64_t             iq1, iq2;
-        float               slope;
-        const ggml_fp16_t * mask;
-
-        float M; // the maximum of the scores so far
-        float S; // the sum of exp(score - M)
-
-        // of a block of cells
-        int     n_visible;
-        uint8_t visible[ATTN_BLOCK];
-        float   bias[ATTN_BLOCK];
-    };
-
     ggml_tensor *       dst;
     const ggml_tensor * q;
     const ggml_tensor * k;
@@ -117,21 +119,18 @@ class attn_rows {
     const ggml_tensor * sinks;
     attn_variant        variant;
     attn_rows_scratch   scratch;
+    attn_keys           keys;
+    ggml_to_float_t     v_to_float;
 
-    float             scale;
-    float             max_bias;
-    float             logit_softcap;
-    ggml_vec_dot_t    kq_vec_dot;
-    ggml_from_float_t q_to_vec_dot;
-    ggml_to_float_t   v_to_float;
+    float scale;
+    float max_bias;
+    float logit_softcap;
 
     // those in progress, all with the same keys and values
     int          n_rows;
-    row          rows[ATTN_ROWS];
     int64_t      iq3;
     const char * k_head;
     const char * v_head;
-    float        weights[ATTN_ROWS + 1][ATTN_BLOCK]; // scores at first; the variant may read a block from any cell on
 
     void begin_rows(int ir, int ir_end) {
         const int64_t n_q     = q->ne[1];
@@ -155,26 +154,20 @@ class attn_rows {
         const float    m0          = powf(2.0f, -(max_bias) / n_head_log2);
         const float    m1          = powf(2.0f, -(max_bias / 2.0f) / n_head_log2);
 
-        row & x = rows[r];
-        x.iq1   = iq1;
-        x.iq2   = iq2;
-        x.slope = max_bias <= 0.0f ? 1.0f :
-            iq2 < n_head_log2      ? powf(m0, iq2 + 1) :
-                                     powf(m1, 2 * (iq2 - n_head_log2) + 1);
-        x.mask  = mask ? (const ggml_fp16_t *) ((const char *) mask->data + iq1 * mask->nb[1] +
+        attn_row & x = scratch.rows[r];
+        x.iq1        = iq1;
+        x.iq2        = iq2;
+        x.slope      = max_bias <= 0.0f ? 1.0f :
+                 iq2 < n_head_log2      ? powf(m0, iq2 + 1) :
+                                          powf(m1, 2 * (iq2 - n_head_log2) + 1);
+        x.mask       = mask ? (const ggml_fp16_t *) ((const char *) mask->data + iq1 * mask->nb[1] +
                             iq2 % mask->ne[2] * mask->nb[2] + iq3 % mask->ne[3] * mask->nb[3]) :
-                         nullptr;
-        x.M     = -INFINITY;
-        x.S     = 0.0f;
+                              nullptr;
+        x.M          = -INFINITY;
+        x.S          = 0.0f;
 
-        q_to_vec_dot((const float *) ((const char *) q->data + iq1 * q->nb[1] + iq2 * q->nb[2] + iq3 * q->nb[3]),
-            scratch.q[r], q->ne[0]);
-#ifdef ATTN_ROWS_SIMD
-        for (int64_t i = 0; i < k->ne[0] / GGML_F16_EPR && k->type == GGML_TYPE_F16; ++i) {
-            ((GGML_F16_VEC *) scratch.q_vectors[r])[i] =
-                GGML_F16_VEC_LOAD((const ggml_fp16_t *) scratch.q[r] + i * GGML_F16_EPR, i);
-        }
-#endif
+        attn_load_query(keys,
+            (const float *) ((const char *) q->data + iq1 * q->nb[1] + iq2 * q->nb[2] + iq3 * q->nb[3]), scratch.q[r]);
         memset(scratch.sums[r], 0, v->ne[0] * sizeof(float));
         memset(scratch.sums_f16[r], 0, v->ne[0] * sizeof(ggml_fp16_t));
         variant.begin_row(r, iq1, iq2, iq3);
@@ -184,7 +177,7 @@ class attn_rows {
         bool same = true;
         for (int r = 0; r < n_rows; ++r) {
             find_visible(r, ic, n_cells);
-            same = same && same_visible(rows[0], rows[r]);
+            same = same && same_visible(scratch.rows[0], scratch.rows[r]);
         }
         if (same) {
             add_block(ic, 0, n_rows);
@@ -197,33 +190,55 @@ class attn_rows {
 
     // rows that see the same cells
     void add_block(int64_t ic, int first, int n) {
-        if (rows[first].n_visible == 0) {
+        if (scratch.rows[first].n_visible == 0) {
             return;
         }
         multiply_keys(first, n, ic);
 
+        // those whose maximum stays take the rest together
         int ready[ATTN_ROWS];
         int n_ready = 0;
         for (int r = first; r < first + n; ++r) {
-            const float top = compute_scores(r);
-            if (top > rows[r].M) {
+            const attn_row & x = scratch.rows[r];
+            const float      top =
+                attn_finish_scores(scratch.weights[r], x.bias, scale, logit_softcap, x.visible, x.n_visible);
+            if (top > x.M) {
                 add_rising_row(r, ic);
             } else {
-                compute_weights(r, ic);
                 ready[n_ready++] = r;
             }
         }
         if (n_ready > 0) {
-            add_values(ready, n_ready, ic, 0, rows[first].n_visible);
+            compute_weights(ready, n_ready, ic);
+            add_values(ready, n_ready, ic, 0, scratch.rows[first].n_visible);
+        }
+    }
+
+    void compute_weights(const int * which, int n, int64_t ic) {
+        float * scores[ATTN_ROWS];
+        float   M[ATTN_ROWS];
+        float   S[ATTN_ROWS];
+        for (int i = 0; i < n; ++i) {
+            scores[i] = scratch.weights[which[i]];
+            M[i]      = scratch.rows[which[i]].M;
+            S[i]      = scratch.rows[which[i]].S;
+        }
+        const attn_row & x = scratch.rows[which[0]];
+        attn_compute_weights(n, scores, M, S, x.visible, x.n_visible);
+        for (int i = 0; i < n; ++i) {
+            if (!attn_variant::CHANGES_SUM) {
+                scratch.rows[which[i]].S = S[i];
+            }
+            apply_variant(which[i], ic, 0, x.n_visible);
         }
     }
 
     void find_visible(int r, int64_t ic, int n_cells) {
-        row & x = rows[r];
-        if (r > 0 && x.mask == rows[0].mask && x.slope == rows[0].slope) {
-            x.n_visible = rows[0].n_visible;
-            memcpy(x.visible, rows[0].visible, sizeof(x.visible));
-            memcpy(x.bias, rows[0].bias, sizeof(x.bias));
+        attn_row & x = scratch.rows[r];
+        if (r > 0 && x.mask == scratch.rows[0].mask && x.slope == scratch.rows[0].slope) {
+            x.n_visible = scratch.rows[0].n_visible;
+            memcpy(x.visible, scratch.rows[0].visible, sizeof(x.visible));
+            memcpy(x.bias, scratch.rows[0].bias, sizeof(x.bias));
         } else if (!x.mask || attn_mask_is_zero((const char *) (x.mask + ic), 0, 1, n_cells)) {
             x.n_visible = n_cells;
             for (int c = 0; c < n_cells; ++c) {
@@ -240,84 +255,29 @@ class attn_rows {
             }
         }
         if (x.n_visible < ATTN_BLOCK) {
-            std::fill_n(weights[r], ATTN_BLOCK, 0.0f);
+            std::fill_n(scratch.weights[r], ATTN_BLOCK, 0.0f);
         }
     }
 
-    static bool same_visible(const row & a, const row & b) {
+    static bool same_visible(const attn_row & a, const attn_row & b) {
         return a.n_visible == b.n_visible && memcmp(a.visible, b.visible, a.n_visible) == 0;
     }
 
     void multiply_keys(int first, int n, int64_t ic) {
-        const row &     x     = rows[first];
-        const int64_t   d_k   = k->ne[0];
-        const char *    keys  = k_head + ic * k->nb[1];
-        const uint8_t * cells = x.visible;
-        float *         scores[ATTN_ROWS];
+        float * scores[ATTN_ROWS];
         for (int i = 0; i < n; ++i) {
-            scores[i] = weights[first + i];
+            scores[i] = scratch.weights[first + i];
         }
-#ifdef ATTN_ROWS_SIMD
-        if (k->type == GGML_TYPE_F16 && d_k % GGML_F16_STEP == 0) {
-            const GGML_F16_VEC * queries[ATTN_ROWS];
-            for (int i = 0; i < n; ++i) {
-                queries[i] = (const GGML_F16_VEC *) scratch.q_vectors[first + i];
-            }
-            attn_multiply_keys(n, d_k, queries, keys, k->nb[1], cells, x.n_visible, scores);
-            return;
-        }
-#endif
-        for (int c = 0; c < x.n_visible; ++c) {
-            for (int i = 0; i < n; ++i) {
-                kq_vec_dot(d_k, &scores[i][cells[c]], 0, keys + cells[c] * k->nb[1], 0, scratch.q[first + i], 0, 1);
-            }
-        }
-    }
-
-    // returns the largest
-    float compute_scores(int r) {
-        const row & x      = rows[r];
-        float *     scores = weights[r];
-        const int   n      = x.n_visible;
-        float       top    = -INFINITY;
-        for (int i = 0; i < n; ++i) {
-            const int c = x.visible[i];
-            float     s = scores[c] * scale;
-            if (logit_softcap != 0.0f) {
-                s = logit_softcap * tanhf(s);
-            }
-            s += x.bias[c];
-            scores[c] = s;
-            top       = s > top ? s : top;
-        }
-        return top;
-    }
-
-    // none of the scores is above the maximum
-    void compute_weights(int r, int64_t ic) {
-        row &       x = rows[r];
-        float *     w = weights[r];
-        const int   n = x.n_visible;
-        const float M = x.M;
-        for (int i = 0; i < n; ++i) {
-            w[x.visible[i]] = expf(w[x.visible[i]] - M);
-        }
-        if (!attn_variant::CHANGES_SUM) {
-            float S = x.S;
-            for (int i = 0; i < n; ++i) {
-                S += w[x.visible[i]];
-            }
-            x.S = S;
-        }
-        apply_variant(r, ic, 0, n);
+        const attn_row & x = scratch.rows[first];
+        attn_multiply_keys(keys, n, scratch.q + first, k_head + ic * keys.stride, x.visible, x.n_visible, scores);
     }
 
     // visible cells [begin, end), whose weights are relative to the present maximum
     void apply_variant(int r, int64_t ic, int begin, int end) {
-        row &     x     = rows[r];
-        const int first = x.visible[begin];
-        const int n     = x.visible[end - 1] + 1 - first;
-        float *   w     = weights[r] + first;
+        attn_row & x     = scratch.rows[r];
+        const int  first = x.visible[begin];
+        const int  n     = x.visible[end - 1] + 1 - first;
+        float *    w     = scratch.weights[r] + first;
         if (!attn_variant::CHANGES_SUM) {
             variant.apply(r, ic + first, n, w, x.M, x.S, 0.0);
             return;
@@ -331,14 +291,14 @@ class attn_rows {
 
     // the maximum grows on the way
     void add_rising_row(int r, int64_t ic) {
-        row & x     = rows[r];
-        int   begin = 0;
+        attn_row & x     = scratch.rows[r];
+        int        begin = 0;
         for (int i = 0; i < x.n_visible; ++i) {
             const int   c = x.visible[i];
-            const float s = weights[r][c];
+            const float s = scratch.weights[r][c];
             if (!(s > x.M)) {
-                weights[r][c] = expf(s - x.M);
-                x.S += attn_variant::CHANGES_SUM ? 0.0f : weights[r][c];
+                scratch.weights[r][c] = expf(s - x.M);
+                x.S += attn_variant::CHANGES_SUM ? 0.0f : scratch.weights[r][c];
                 continue;
             }
             add_run(r, ic, begin, i);
@@ -350,9 +310,9 @@ class attn_rows {
             } else {
                 ggml_vec_scale_f32(v->ne[0], scratch.sums[r], ms);
             }
-            x.M           = s;
-            weights[r][c] = 1.0f;
-            x.S           = x.S * ms + (attn_variant::CHANGES_SUM ? 0.0f : 1.0f);
+            x.M                   = s;
+            scratch.weights[r][c] = 1.0f;
+            x.S                   = x.S * ms + (attn_variant::CHANGES_SUM ? 0.0f : 1.0f);
         }
         add_run(r, ic, begin, x.n_visible);
     }
@@ -366,7 +326,7 @@ class attn_rows {
 
     // the visible cells [begin, end) of rows that see the same ones
     void add_values(const int * which, int n, int64_t ic, int begin, int end) {
-        const uint8_t * cells   = rows[which[0]].visible + begin;
+        const uint8_t * cells   = scratch.rows[which[0]].visible + begin;
         const int       n_cells = end - begin;
         const char *    values  = v_head + ic * v->nb[1];
 
@@ -376,7 +336,7 @@ class attn_rows {
         for (int i = 0; i < n; ++i) {
             sums[i]     = scratch.sums[which[i]];
             sums_f16[i] = scratch.sums_f16[which[i]];
-            w[i]        = weights[which[i]];
+            w[i]        = scratch.weights[which[i]];
         }
         if (v->type == GGML_TYPE_F16) {
             attn_add_values(n, v->ne[0], sums_f16, values, v->nb[1], cells, n_cells, w);
@@ -407,7 +367,7 @@ class attn_rows {
     }
 
     void end_row(int r, bool first_cells, float * partial) {
-        row &         x   = rows[r];
+        attn_row &    x   = scratch.rows[r];
         float *       sum = scratch.sums[r];
         const int64_t d_v = v->ne[0];
         if (v->type == GGML_TYPE_F16) {
@@ -430,7 +390,7 @@ class attn_rows {
             (char *) dst->data + x.iq2 * dst->nb[1] + x.iq1 * dst->nb[2] + iq3 * dst->nb[3], sum, d_v * sizeof(float));
     }
 
-    void add_sink(row & x, float * sum, float s) {
+    void add_sink(attn_row & x, float * sum, float s) {
         float ms = 1.0f;
         float vs = 1.0f;
         if (s > x.M) {

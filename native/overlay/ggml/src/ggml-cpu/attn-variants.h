@@ -9,6 +9,7 @@
 
 #include "ggml-attn-emulation.h"
 
+#include "attn-block.h"
 #include "attn-tile.h"
 #include "attn-work.h"
 #include "common.h"
@@ -62,9 +63,6 @@ struct attn_pattern_candidates {
         n = n_kept;
     }
 };
-
-// how many rows attn-rows.h computes at once
-static constexpr int ATTN_ROWS = 4;
 
 // rows that may be in progress at once: a few per thread, a tile of queries per thread, or (chunk of cells, head)
 inline int64_t attn_pattern_n_slots(const ggml_tensor * fa, int n_threads) {

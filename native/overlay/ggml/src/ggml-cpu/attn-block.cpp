@@ -1,14 +1,12 @@
-#pragma once
-
-// The products of attn-rows.h: of some rows with the keys of a block of cells, and of their weights with its values. Each result is
-// that of ggml_vec_dot_f16, ggml_vec_mad_f16 or ggml_vec_mad_f32, called for one row and one cell after the other.
+#include "attn-block.h"
 
 #include "attn-variants.h"
+#include "ggml-cpu.h"
 #include "simd-mappings.h"
 #include "vec.h"
 
 #include <algorithm>
-#include <cstdint>
+#include <cmath>
 
 #if defined(__AVX512F__) || (defined(__AVX__) && defined(__F16C__)) || \
     (defined(GGML_SIMD) && defined(__aarch64__) && !defined(__ARM_FEATURE_SVE))
@@ -16,6 +14,10 @@
 #endif
 
 #ifdef ATTN_ROWS_SIMD
+
+static bool attn_in_vectors(const attn_keys & keys) {
+    return keys.type == GGML_TYPE_F16 && keys.d % GGML_F16_STEP == 0;
+}
 
 // sums of F16 values are rounded to F16 after each cell
 struct attn_f16_sums {
@@ -91,7 +93,7 @@ static inline void attn_sum_lanes(const GGML_F16_VEC * x, float * sums) {
 
 // scores[row][cell] = query of the row * key of the cell, as ggml_vec_dot_f16 computes it; d_k is a multiple of GGML_F16_STEP
 template <int n_rows>
-static void attn_multiply_keys(int64_t d_k, const GGML_F16_VEC * const * queries, const char * k, size_t k_stride,
+static void attn_multiply_vectors(int64_t d_k, const GGML_F16_VEC * const * queries, const char * k, size_t k_stride,
     const uint8_t * cells, int n_cells, float * const * scores) {
     for (int first = 0; first < n_cells; first += ATTN_CELLS_AT_ONCE) {
         GGML_F16_VEC products[n_rows][ATTN_CELLS_AT_ONCE];
@@ -127,18 +129,18 @@ static void attn_multiply_keys(int64_t d_k, const GGML_F16_VEC * const * queries
     }
 }
 
-static void attn_multiply_keys(int n_rows, int64_t d_k, const GGML_F16_VEC * const * queries, const char * k,
+static void attn_multiply_vectors(int n_rows, int64_t d_k, const GGML_F16_VEC * const * queries, const char * k,
     size_t k_stride, const uint8_t * cells, int n_cells, float * const * scores) {
     switch (n_rows) {
         case 1:
-            return attn_multiply_keys<1>(d_k, queries, k, k_stride, cells, n_cells, scores);
+            return attn_multiply_vectors<1>(d_k, queries, k, k_stride, cells, n_cells, scores);
         case 2:
-            return attn_multiply_keys<2>(d_k, queries, k, k_stride, cells, n_cells, scores);
+            return attn_multiply_vectors<2>(d_k, queries, k, k_stride, cells, n_cells, scores);
         case 3:
-            return attn_multiply_keys<3>(d_k, queries, k, k_stride, cells, n_cells, scores);
+            return attn_multiply_vectors<3>(d_k, queries, k, k_stride, cells, n_cells, scores);
         default:
             static_assert(ATTN_ROWS == 4, "as many as there are cases");
-            return attn_multiply_keys<4>(d_k, queries, k, k_stride, cells, n_cells, scores);
+            return attn_multiply_vectors<4>(d_k, queries, k, k_stride, cells, n_cells, scores);
     }
 }
 
@@ -199,7 +201,7 @@ static int64_t attn_add_vectors(int n_rows, int64_t d_v, typename attn_sums::val
 #endif // ATTN_ROWS_SIMD
 
 // sums[row] += weights[row][cell] * v[cell], cell by cell
-static void attn_add_values(int n_rows, int64_t d_v, ggml_fp16_t * const * sums, const char * v, size_t v_stride,
+void attn_add_values(int n_rows, int64_t d_v, ggml_fp16_t * const * sums, const char * v, size_t v_stride,
     const uint8_t * cells, int n_cells, const float * const * weights) {
     int64_t d = 0;
 #ifdef ATTN_ROWS_SIMD
@@ -213,7 +215,7 @@ static void attn_add_values(int n_rows, int64_t d_v, ggml_fp16_t * const * sums,
     }
 }
 
-static void attn_add_values(int n_rows, int64_t d_v, float * const * sums, const char * v, size_t v_stride,
+void attn_add_values(int n_rows, int64_t d_v, float * const * sums, const char * v, size_t v_stride,
     const uint8_t * cells, int n_cells, const float * const * weights) {
     int64_t d = 0;
 #ifdef ATTN_ROWS_SIMD
@@ -224,4 +226,72 @@ static void attn_add_values(int n_rows, int64_t d_v, float * const * sums, const
             ggml_vec_mad_f32(d_v - d, sums[r] + d, (const float *) (v + cells[c] * v_stride) + d, weights[r][cells[c]]);
         }
     }
+}
+
+void attn_load_query(const attn_keys & keys, const float * q, char * query) {
+    const ggml_type_traits_cpu * traits = ggml_get_type_traits_cpu(keys.type);
+    ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float(q, query, keys.d);
+#ifdef ATTN_ROWS_SIMD
+    if (attn_in_vectors(keys)) {
+        // from the end: a vector takes at least the place of what is loaded into it
+        for (int64_t i = keys.d / GGML_F16_EPR - 1; i >= 0; --i) {
+            ((GGML_F16_VEC *) query)[i] = GGML_F16_VEC_LOAD((const ggml_fp16_t *) query + i * GGML_F16_EPR, i);
+        }
+    }
+#endif
+}
+
+void attn_multiply_keys(const attn_keys & keys, int n_rows, const char * const * queries, const char * k,
+    const uint8_t * cells, int n_cells, float * const * scores) {
+#ifdef ATTN_ROWS_SIMD
+    if (attn_in_vectors(keys)) {
+        attn_multiply_vectors(
+            n_rows, keys.d, (const GGML_F16_VEC * const *) queries, k, keys.stride, cells, n_cells, scores);
+        return;
+    }
+#endif
+    const ggml_vec_dot_t vec_dot = ggml_get_type_traits_cpu(keys.type)->vec_dot;
+    for (int c = 0; c < n_cells; ++c) {
+        for (int r = 0; r < n_rows; ++r) {
+            vec_dot(keys.d, &scores[r][cells[c]], 0, k + cells[c] * keys.stride, 0, queries[r], 0, 1);
+        }
+    }
+}
+
+float attn_finish_scores(
+    float * scores, const float * bias, float scale, float logit_softcap, const uint8_t * cells, int n_cells) {
+    float top = -INFINITY;
+    for (int i = 0; i < n_cells; ++i) {
+        const int c = cells[i];
+        float     s = scores[c] * scale;
+        if (logit_softcap != 0.0f) {
+            s = logit_softcap * tanhf(s);
+        }
+        s += bias[c];
+        scores[c] = s;
+        top       = s > top ? s : top;
+    }
+    return top;
+}
+
+void attn_compute_weights(
+    int n_rows, float * const * scores, const float * M, float * S, const uint8_t * cells, int n_cells) {
+    // sums wait for themselves alone, so those of some rows go side by side; who is not there is the first one again
+    const float * w[ATTN_ROWS];
+    float         sums[ATTN_ROWS];
+    for (int r = 0; r < ATTN_ROWS; ++r) {
+        w[r]    = scores[r < n_rows ? r : 0];
+        sums[r] = S[r < n_rows ? r : 0];
+    }
+    for (int r = 0; r < n_rows; ++r) {
+        for (int i = 0; i < n_cells; ++i) {
+            scores[r][cells[i]] = expf(scores[r][cells[i]] - M[r]);
+        }
+    }
+    for (int i = 0; i < n_cells; ++i) {
+        for (int r = 0; r < ATTN_ROWS; ++r) {
+            sums[r] += w[r][cells[i]];
+        }
+    }
+    std::copy_n(sums, n_rows, S);
 }
