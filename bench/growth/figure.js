@@ -22,25 +22,25 @@ export function drawGrowth({byContext, byKeys}) {
     };
 
     const series = [
-        {name: "off", label: "the attention itself", of: ({off}) => off, labelAt: 2},
-        {name: "record", label: "+ recording, in the source layer", of: ({off, record}) => record - off, labelAt: 2},
-        {name: "boost", label: "+ boosting, in each later layer", of: ({off, boost}) => boost - off, labelAt: 4}
+        {name: "off", label: "the attention itself", of: ({off}) => off, labelAt: 2, dy: -13},
+        {name: "record", label: "+ recording, in the source layer", of: ({off, record}) => record - off, labelAt: 2, dy: -13},
+        {name: "boost", label: "+ boosting, in each later layer", of: ({off, boost}) => boost - off, labelAt: 4, dy: 16}
     ];
     const contextPanel = plot({
         ...common,
         x: {type: "log", base: 2},
-        y: {type: "log", domain: [1e3, 2e7]},
+        y: {type: "log", domain: [100, 2e7]},
         marks: [
-            gridY({ticks: 4}),
+            gridY({ticks: 5}),
             axisX({ticks: byContext.map(({cells}) => cells), tickFormat: formatTokens, label: "tokens in the context"}),
-            axisY({ticks: 4, tickFormat: formatCount, label: "instructions per row"}),
-            ...series.flatMap(({name, label, of, labelAt}) => {
+            axisY({ticks: 5, tickFormat: formatCount, label: "instructions per row"}),
+            ...series.flatMap(({name, label, of, labelAt, dy}) => {
                 const points = byContext.map((point) => ({x: point.cells, y: of(point)}));
                 const options = {x: "x", y: "y", stroke: colors[name]};
                 return [
                     line(points, options),
                     dot(points, {...options, fill: colors[name], r: 2.5}),
-                    text([points[labelAt]], {x: "x", y: "y", text: [label], fill: colors[name], textAnchor: "end", dy: -13})
+                    text([points[labelAt]], {x: "x", y: "y", text: [label], fill: colors[name], textAnchor: "end", dy})
                 ];
             })
         ]
@@ -89,7 +89,7 @@ function formatTokens(cells) {
 function formatCount(instructions) {
     if (instructions >= 1e6)
         return `${instructions / 1e6}M`;
-    return instructions === 0
-        ? "0"
-        : `${instructions / 1e3}k`;
+    return instructions >= 1e3
+        ? `${instructions / 1e3}k`
+        : String(instructions);
 }

@@ -274,6 +274,9 @@ class attn_rows {
 
     // visible cells [begin, end), whose weights are relative to the present maximum
     void apply_variant(int r, int64_t ic, int begin, int end) {
+        if (variant.is_idle(r, ic + ATTN_BLOCK)) {
+            return;
+        }
         attn_row & x     = scratch.rows[r];
         const int  first = x.visible[begin];
         const int  n     = x.visible[end - 1] + 1 - first;

@@ -101,6 +101,9 @@ struct attn_variant_plain {
 
     void begin_row(int, int, int, int) {}
 
+    // whether apply has nothing to do up to a cell
+    bool is_idle(int, int64_t) const { return true; }
+
     // weights: of n cells, at most GGML_FA_TILE_KV, from the given one on, 0 where masked; M and S before them, and their sum,
     // of which it returns what is to be added to S
     ggml_float apply(int, int64_t, int, float *, float, float, ggml_float sum) { return sum; }
@@ -142,6 +145,8 @@ struct attn_variant_record : attn_variant_plain {
         rows[tq]    = slot(first_slot + (split ? iq2 : tq));
         rows[tq]->n = 0;
     }
+
+    bool is_idle(int, int64_t) const { return false; }
 
     ggml_float apply(int tq, int64_t cell, int n_cells, float * weights, float M, float S, ggml_float sum) {
         const float S_new = S + sum;
@@ -218,6 +223,8 @@ struct attn_variant_boost : attn_variant_plain {
         attn_prefetch((const char *) rows[tq].next + 8 * fa->src[5]->nb[1]);
         next_cells[tq] = rows[tq].cell();
     }
+
+    bool is_idle(int tq, int64_t end) const { return !normalize && next_cells[tq] >= end; }
 
     ggml_float apply(int tq, int64_t cell, int n_cells, float * weights, float, float, ggml_float sum) {
         if (next_cells[tq] >= cell + n_cells) {
