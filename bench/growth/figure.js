@@ -61,7 +61,7 @@ export function drawGrowth({byContext, byKeys}) {
     });
 
     const panels = [
-        {title: "Boosting costs the same in a long context,", panel: contextPanel},
+        {title: "Next to the attention, boosting stays small,", panel: contextPanel},
         {title: "and grows with the keys of a row, at most 99", panel: keysPanel}
     ];
     const width = panels.length * panelWidth;
