@@ -226,10 +226,8 @@ class attn_rows {
         const attn_row & x = scratch.rows[which[0]];
         attn_compute_weights(n, scores, M, S, x.visible, x.n_visible);
         for (int i = 0; i < n; ++i) {
-            if (!attn_variant::CHANGES_SUM) {
-                scratch.rows[which[i]].S = S[i];
-            }
-            apply_variant(which[i], ic, 0, x.n_visible);
+            std::swap(scratch.rows[which[i]].S, S[i]);
+            apply_variant(which[i], ic, 0, x.n_visible, S[i]);
         }
     }
 
@@ -272,8 +270,8 @@ class attn_rows {
         attn_multiply_keys(keys, n, scratch.q + first, k_head + ic * keys.stride, x.visible, x.n_visible, scores);
     }
 
-    // visible cells [begin, end), whose weights are relative to the present maximum
-    void apply_variant(int r, int64_t ic, int begin, int end) {
+    // visible cells [begin, end), whose weights are relative to the present maximum; S_before: without them
+    void apply_variant(int r, int64_t ic, int begin, int end, float S_before) {
         if (variant.is_idle(r, ic + ATTN_BLOCK)) {
             return;
         }
@@ -289,22 +287,26 @@ class attn_rows {
         for (int c = 0; c < n; ++c) {
             sum += w[c];
         }
-        x.S += variant.apply(r, ic + first, n, w, x.M, x.S, sum);
+        const ggml_float changed = variant.apply(r, ic + first, n, w, x.M, S_before, sum);
+        if (changed != sum) {
+            x.S = S_before + changed;
+        }
     }
 
     // the maximum grows on the way
     void add_rising_row(int r, int64_t ic) {
-        attn_row & x     = scratch.rows[r];
-        int        begin = 0;
+        attn_row & x        = scratch.rows[r];
+        int        begin    = 0;
+        float      S_before = x.S;
         for (int i = 0; i < x.n_visible; ++i) {
             const int   c = x.visible[i];
             const float s = scratch.weights[r][c];
             if (!(s > x.M)) {
                 scratch.weights[r][c] = expf(s - x.M);
-                x.S += attn_variant::CHANGES_SUM ? 0.0f : scratch.weights[r][c];
+                x.S += scratch.weights[r][c];
                 continue;
             }
-            add_run(r, ic, begin, i);
+            add_run(r, ic, begin, i, S_before);
             begin = i;
 
             const float ms = expf(x.M - s);
@@ -315,14 +317,15 @@ class attn_rows {
             }
             x.M                   = s;
             scratch.weights[r][c] = 1.0f;
-            x.S                   = x.S * ms + (attn_variant::CHANGES_SUM ? 0.0f : 1.0f);
+            x.S                   = x.S * ms + 1.0f;
+            S_before = x.S - 1.0f; // a product of its own would keep the compiler from fusing the one above
         }
-        add_run(r, ic, begin, x.n_visible);
+        add_run(r, ic, begin, x.n_visible, S_before);
     }
 
-    void add_run(int r, int64_t ic, int begin, int end) {
+    void add_run(int r, int64_t ic, int begin, int end, float S_before) {
         if (begin < end) {
-            apply_variant(r, ic, begin, end);
+            apply_variant(r, ic, begin, end, S_before);
             add_values(&r, 1, ic, begin, end);
         }
     }

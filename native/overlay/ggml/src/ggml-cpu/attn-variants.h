@@ -224,7 +224,7 @@ struct attn_variant_boost : attn_variant_plain {
         next_cells[tq] = rows[tq].cell();
     }
 
-    bool is_idle(int tq, int64_t end) const { return !normalize && next_cells[tq] >= end; }
+    bool is_idle(int tq, int64_t end) const { return next_cells[tq] >= end; }
 
     ggml_float apply(int tq, int64_t cell, int n_cells, float * weights, float, float, ggml_float sum) {
         if (next_cells[tq] >= cell + n_cells) {
