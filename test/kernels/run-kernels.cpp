@@ -11,6 +11,7 @@
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 
+#include <algorithm>
 #include <cstdio>
 
 struct run_result {
@@ -66,6 +67,14 @@ static attention_checks checks;
 static ggml_backend_set_n_threads_t set_n_threads;
 static void (*set_use_ref)(ggml_backend_t backend, bool use_ref);
 
+static int64_t count_different(const run_result & a, const run_result & b) {
+    int64_t n_differ = 0;
+    for (size_t i = 0; i < a.output.size(); ++i) {
+        n_differ += !(a.output[i] == b.output[i]);
+    }
+    return n_differ;
+}
+
 // Flash attention of few queries must be llama.cpp's reference to the last bit: our loop takes the same steps. With one thread,
 // as several share a row's cells where the reference does not.
 static void check_against_llama_cpp(
@@ -77,11 +86,20 @@ static void check_against_llama_cpp(
     set_use_ref(backend, false);
     set_n_threads(backend, 2);
 
-    int64_t n_differ = 0;
-    for (size_t i = 0; i < ours.output.size(); ++i) {
-        n_differ += !(ours.output[i] == theirs.output[i]);
-    }
+    const int64_t n_differ = count_different(ours, theirs);
     checks.check(n_differ == 0, c.name, "values that differ from llama.cpp's reference", n_differ, 0);
+}
+
+// a strength of 0 must change no bit, whatever is listed and whether weights are normalized
+static void check_strength_0(ggml_backend_t backend, const attention_case & c, attention_inputs in,
+    const attention_reference & ref, const run_result & plain) {
+    std::fill(in.strength.begin(), in.strength.end(), 0.0f);
+    attention_case as = c;
+    for (const bool normalize : { false, true }) {
+        as.normalize           = normalize;
+        const int64_t n_differ = count_different(run(backend, as, in, ref, attention_mode::boost), plain);
+        checks.check(n_differ == 0, c.name, "values that strength 0 changes", n_differ, 0);
+    }
 }
 
 static void run_case(ggml_backend_t backend, const attention_case & c) {
@@ -116,8 +134,11 @@ static void run_case(ggml_backend_t backend, const attention_case & c) {
     const double effect = attention_effect_nmse(ref, boost.output, record.output);
     checks.check(effect <= attention_effect_limit(c), c.name, "the boost's NMSE", effect, attention_effect_limit(c));
     checks.check_pattern(c.name, c, ref, record.pattern.data(), record.n_per_row);
-    if (set_use_ref && c.n_q < 64) { // from there on in tiles
-        check_against_llama_cpp(backend, c, in, ref);
+    if (set_use_ref) {
+        check_strength_0(backend, c, in, ref, plain);
+        if (c.n_q < 64) { // from there on in tiles
+            check_against_llama_cpp(backend, c, in, ref);
+        }
     }
 }
 

@@ -200,19 +200,25 @@ static int64_t attn_add_vectors(int n_rows, int64_t d_v, typename attn_sums::val
 
 #endif // ATTN_ROWS_SIMD
 
-// sums[row] += weights[row][cell] * v[cell], cell by cell
+// what fills no vectors is left to llama.cpp's function for a single row and cell
+template <class value, class F>
+static void attn_add_rest(int64_t d, int64_t d_v, int n_rows, value * const * sums, const char * v, size_t v_stride,
+    const uint8_t * cells, int n_cells, const float * const * weights, F && add) {
+    for (int c = 0; c < n_cells && d < d_v; ++c) {
+        const value * x = (const value *) (v + cells[c] * v_stride);
+        for (int r = 0; r < n_rows; ++r) {
+            add(d_v - d, sums[r] + d, x + d, weights[r][cells[c]]);
+        }
+    }
+}
+
 void attn_add_values(int n_rows, int64_t d_v, ggml_fp16_t * const * sums, const char * v, size_t v_stride,
     const uint8_t * cells, int n_cells, const float * const * weights) {
     int64_t d = 0;
 #ifdef ATTN_ROWS_SIMD
     d = attn_add_vectors<attn_f16_sums>(n_rows, d_v, sums, v, v_stride, cells, n_cells, weights);
 #endif
-    for (int c = 0; c < n_cells && d < d_v; ++c) {
-        for (int r = 0; r < n_rows; ++r) {
-            ggml_vec_mad_f16(
-                d_v - d, sums[r] + d, (const ggml_fp16_t *) (v + cells[c] * v_stride) + d, weights[r][cells[c]]);
-        }
-    }
+    attn_add_rest(d, d_v, n_rows, sums, v, v_stride, cells, n_cells, weights, ggml_vec_mad_f16);
 }
 
 void attn_add_values(int n_rows, int64_t d_v, float * const * sums, const char * v, size_t v_stride,
@@ -221,11 +227,7 @@ void attn_add_values(int n_rows, int64_t d_v, float * const * sums, const char *
 #ifdef ATTN_ROWS_SIMD
     d = attn_add_vectors<attn_f32_sums>(n_rows, d_v, sums, v, v_stride, cells, n_cells, weights);
 #endif
-    for (int c = 0; c < n_cells && d < d_v; ++c) {
-        for (int r = 0; r < n_rows; ++r) {
-            ggml_vec_mad_f32(d_v - d, sums[r] + d, (const float *) (v + cells[c] * v_stride) + d, weights[r][cells[c]]);
-        }
-    }
+    attn_add_rest(d, d_v, n_rows, sums, v, v_stride, cells, n_cells, weights, ggml_vec_mad_f32);
 }
 
 void attn_load_query(const attn_keys & keys, const float * q, char * query) {
