@@ -4,7 +4,8 @@ import Table from "cli-table3";
 import {buildFlashAttention, countInstructions} from "./lib/instructions.js";
 import {runMain, UserError} from "./lib/main.js";
 
-// With GCC 12, about 1 % above what was counted, for boosting a decoded row what the design allows when they were set. A compiler may choose to inline otherwise: look before they are raised.
+// With GCC 12, about 1 % above what was counted, for boosting a decoded row half a percent. A compiler may choose to inline otherwise:
+// look before they are raised.
 const cases = [
     {type: "f16", queries: 1, cells: 2048, keys: 15, record: 1.025, boost: 1.005},
     {type: "q8_0", queries: 1, cells: 2048, keys: 15, record: 1.02, boost: 1.005},
