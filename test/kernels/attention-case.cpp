@@ -141,6 +141,19 @@ std::vector<attention_case> attention_cases() {
             c.max_bias = 8.0f;
             c.n_q      = n_q;
         });
+        // more and more weights that are above the threshold only until others follow
+        add("rising rows" + queries, [&](attention_case & c) {
+            c.max_bias  = 8.0f;
+            c.sharpness = 0.1f;
+            c.n_kv      = 1024;
+            c.n_q       = n_q;
+        });
+        // whole tiles are left out, with cells in them that a pattern lists
+        add("sliding window" + queries, [&](attention_case & c) {
+            c.window = 200;
+            c.n_kv   = 1031;
+            c.n_q    = n_q;
+        });
         add("no mask" + queries, [&](attention_case & c) {
             c.mask = false;
             c.n_q  = n_q;
@@ -247,7 +260,10 @@ attention_inputs make_attention_inputs(const attention_case & c) {
             in.own.push_back(own);
             in.strength.push_back(c.turn_off ? -1.0f : i % 5 == 3 ? 0.0f : i % 5 == 4 ? -0.5f : 0.2f + 0.1f * i);
             for (int64_t j = 0; c.mask && j < c.n_kv; ++j) {
-                const float value = j > own || j == hole ? -INFINITY : c.max_bias > 0.0f ? (float) (j - own) : 0.0f;
+                const bool  far   = c.window > 0 && j <= own - c.window;
+                const float value = j > own || j == hole || far ? -INFINITY :
+                    c.max_bias > 0.0f                           ? (float) (j - own) :
+                                                                  0.0f;
                 in.mask.push_back(ggml_fp32_to_fp16(value));
             }
         }

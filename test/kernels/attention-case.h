@@ -23,11 +23,12 @@ struct attention_case {
     int64_t n_kv      = 256;
     int64_t n_stream  = 1;
 
-    bool  mla           = false; // V is the first d_v values of each row of K
-    bool  mask          = true;
-    bool  sinks         = false; // one of them above every score, so that it moves the rows' maximum
-    float logit_softcap = 0.0f;
-    float max_bias      = 0.0f; // ALiBi
+    bool    mla           = false; // V is the first d_v values of each row of K
+    bool    mask          = true;
+    int64_t window        = 0;     // of as many cells before the query's own, those further back are masked; 0 for none
+    bool    sinks         = false; // one of them above every score, so that it moves the rows' maximum
+    float   logit_softcap = 0.0f;
+    float   max_bias      = 0.0f; // ALiBi
 
     float sharpness = 4.0f; // standard deviation of the scores: the larger, the fewer keys are above the threshold
     float threshold = 0.01f;

@@ -33,15 +33,18 @@ ggml_tensor * attention_tensors::build(ggml_context * ctx, attention_mode mode) 
     return fa;
 }
 
-// the first cell that is masked, -1 if there is none
-static int64_t find_hidden_cell(const attention_case & c, const attention_inputs & in, int64_t row) {
+// the first cells that are masked, n at most
+static std::vector<int32_t> find_hidden_cells(
+    const attention_case & c, const attention_inputs & in, int64_t row, size_t n) {
     const int64_t query = row / (c.n_head * c.n_q) * c.n_q + row % c.n_q;
-    for (int64_t cell = 0; c.mask && cell < c.n_kv; ++cell) {
+
+    std::vector<int32_t> hidden;
+    for (int64_t cell = 0; c.mask && cell < c.n_kv && hidden.size() < n; ++cell) {
         if (in.mask[query * c.n_kv + cell] == ggml_fp32_to_fp16(-INFINITY)) {
-            return cell;
+            hidden.push_back(cell);
         }
     }
-    return -1;
+    return hidden;
 }
 
 void attention_tensors::set(
@@ -64,11 +67,11 @@ void attention_tensors::set(
     std::vector<int32_t> lists(ggml_nelements(pattern), reference ? 0 : -7);
     for (size_t row = 0; reference && row < reference->pattern.size(); ++row) {
         auto cells = reference->pattern[row];
-        // one that the source layer saw and this layer doesn't: it changes nothing
-        const int64_t hidden = find_hidden_cell(c, in, row);
-        if (hidden >= 0 && (int64_t) cells.size() + 1 < pattern->ne[0]) {
-            cells.insert(std::lower_bound(cells.begin(), cells.end(), hidden), hidden);
-        }
+        // some that the source layer saw and this layer doesn't: they change nothing
+        const size_t n_free = pattern->ne[0] - 1 - cells.size();
+        const auto   hidden = find_hidden_cells(c, in, row, std::min<size_t>(n_free, 10));
+        cells.insert(cells.end(), hidden.begin(), hidden.end());
+        std::inplace_merge(cells.begin(), cells.end() - hidden.size(), cells.end());
         lists[row * pattern->ne[0]] = cells.size();
         std::copy(cells.begin(), cells.end(), lists.begin() + row * pattern->ne[0] + 1);
     }

@@ -13,8 +13,8 @@ struct ggml_compute_params;
 // bytes
 size_t ggml_cpu_attn_work_size(const struct ggml_tensor * fa, int n_threads);
 
-// slots for all threads to record a pattern, see attn-variants.h
-char * ggml_cpu_attn_pattern_work(const struct ggml_compute_params * params, const struct ggml_tensor * fa);
+// slots for all threads to record a pattern, see attn-variants.cpp
+char * ggml_cpu_attn_variant_work(const struct ggml_compute_params * params, const struct ggml_tensor * fa);
 
 // for the rows of this thread, see attn-rows.h
 char * ggml_cpu_attn_rows_work(const struct ggml_compute_params * params, const struct ggml_tensor * fa);
