@@ -141,12 +141,8 @@ class boost final : public attn_variant {
         }
         attn_prefetch((const char *) x.next + to_prefetch);
         attn_prefetch((const char *) x.next + to_prefetch + 60);
-        if (row == 0) {
-            std::fill_n(due, n_tiles + 1, 0);
-            next_tile = 0;
-        }
         set_next_cell(row);
-        set_due(row);
+        next_tile = -1;
     }
 
     void apply(int row, int64_t cell, int n_cells, float * weights, float, float, ggml_float * sum) override {
@@ -157,11 +153,15 @@ class boost final : public attn_variant {
         }
     }
 
-    void apply_tile(int, int64_t cell, float * weights, const float *, const float *, ggml_float * sums) override {
+    void apply_tile(
+        int n_rows, int64_t cell, float * weights, const float *, const float *, ggml_float * sums) override {
+        if (next_tile < 0) {
+            begin_tiles(n_rows);
+        }
         const int64_t tile = cell / GGML_FA_TILE_KV;
         for (; next_tile < tile; ++next_tile) {
             // none unless the tile was left out
-            take_due(next_tile, [&](int row) { skip(row, cell); });
+            take_due(next_tile, [&](int row) { rows[row].next = skip(rows[row].next, rows[row].end, cell); });
         }
         ++next_tile;
         uint64_t changed = due[tile];
@@ -209,10 +209,18 @@ class boost final : public attn_variant {
     static_assert(GGML_FA_TILE_Q == 64, "as many rows as bits");
     int64_t    n_tiles;
     uint64_t * due;
-    int64_t    next_tile; // not yet seen
+    int64_t    next_tile; // not yet seen; -1 until the first one is
 
     static int64_t count_tiles(const ggml_tensor * fa) {
         return (fa->src[1]->ne[1] + GGML_FA_TILE_KV - 1) / GGML_FA_TILE_KV;
+    }
+
+    void begin_tiles(int n_rows) {
+        next_tile = 0;
+        std::fill_n(due, n_tiles + 1, 0);
+        for (int row = 0; row < n_rows; ++row) {
+            set_due(row);
+        }
     }
 
     template <class F>
@@ -235,20 +243,22 @@ class boost final : public attn_variant {
     void set_next_cell(int row) { next_cells[row] = rows[row].next < rows[row].end ? *rows[row].next : INT64_MAX; }
 
     // cells that are masked in this layer, or another thread's
-    void skip(int row, int64_t cell) {
-        listed & x = rows[row];
-        while (x.next < x.end && *x.next < cell) {
-            ++x.next;
+    static const int32_t * skip(const int32_t * next, const int32_t * end, int64_t cell) {
+        while (next < end && *next < cell) {
+            ++next;
         }
+        return next;
     }
 
     void scale(int row, int64_t cell, int n_cells, float * weights) {
-        skip(row, cell);
-        listed x = rows[row];
-        for (; x.next < x.end && *x.next < cell + n_cells; ++x.next) {
-            weights[*x.next - cell] *= x.factor;
+        listed &        x      = rows[row];
+        const int32_t * end    = x.end;
+        const float     factor = x.factor;
+        const int32_t * next   = skip(x.next, end, cell);
+        for (; next < end && *next < cell + n_cells; ++next) {
+            weights[*next - cell] *= factor;
         }
-        rows[row] = x;
+        x.next = next;
     }
 
     // anew, as what remains of a sum may be far smaller than what is taken from it
