@@ -49,7 +49,7 @@ std::vector<attention_case> attention_cases() {
         }
     }
     add("long decode", [](attention_case & c) { c.n_kv = 4096; });
-    // few enough for the CPU to stop at the listed cells rather than compare at every one
+    // most blocks of cells have none that is listed
     for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_Q8_0 }) {
         add(std::string("few of many cells are listed, ") + ggml_type_name(type), [&](attention_case & c) {
             c.type_k = c.type_v = type;

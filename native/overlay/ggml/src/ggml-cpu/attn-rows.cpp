@@ -19,6 +19,11 @@ static constexpr int ATTN_N_AT_ONCE = 8;               // values of as many cell
 
 namespace {
 
+// heads with the same keys and values
+int64_t count_sharing_heads(const ggml_tensor * fa) {
+    return fa->src[0]->ne[2] / std::max(fa->src[1]->ne[2], fa->src[2]->ne[2]);
+}
+
 // a (query, head) pair
 struct attn_row {
     int64_t             iq1, iq2;
@@ -129,7 +134,7 @@ class attn_rows {
     void begin_rows(int ir, int ir_end) {
         const int64_t n_q     = q->ne[1];
         const int64_t iq2     = ir / n_q % q->ne[2];
-        const int64_t n_share = q->ne[2] / std::max(k->ne[2], v->ne[2]); // heads with the same keys and values
+        const int64_t n_share = count_sharing_heads(dst);
         const int64_t n_same  = n_q == 1 ? n_share - iq2 % n_share : n_q - ir % n_q;
 
         n_rows = std::min<int64_t>(std::min(ATTN_ROWS, ir_end - ir), n_same);
@@ -411,6 +416,16 @@ class attn_rows {
 void attn_compute_rows(const ggml_compute_params * params, ggml_tensor * dst, attn_variant & variant, int ir0, int ir1,
     int64_t ic_start, int64_t ic_end, float * partials, int64_t partial_stride) {
     attn_rows(params, dst, variant).compute(ir0, ir1, ic_start, ic_end, partials, partial_stride);
+}
+
+int64_t attn_rows_at_a_time(const ggml_tensor * fa, int64_t n_rows, int n_threads) {
+    const int64_t n_q     = fa->src[0]->ne[1];
+    const int64_t n_all   = n_q * fa->src[0]->ne[2] * fa->src[0]->ne[3];
+    const int64_t n_share = count_sharing_heads(fa);
+    if (n_q > 1 || n_all < n_threads * n_share) {
+        return n_rows;
+    }
+    return (n_rows + n_share - 1) / n_share * n_share;
 }
 
 size_t attn_rows_work_size(const ggml_tensor * fa) {

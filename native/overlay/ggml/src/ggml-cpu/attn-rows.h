@@ -16,5 +16,9 @@
 void attn_compute_rows(const ggml_compute_params * params, ggml_tensor * dst, attn_variant & variant, int ir0, int ir1,
     int64_t ic_start, int64_t ic_end, float * partials, int64_t partial_stride);
 
+// How many rows a thread takes at a time: in decoding, heads that share keys and values stay together, as these are read and
+// unpacked once for all, unless threads would be left without any.
+int64_t attn_rows_at_a_time(const ggml_tensor * fa, int64_t n_rows, int n_threads);
+
 // bytes of the work buffer that a thread needs, see attn-work.h
 size_t attn_rows_work_size(const ggml_tensor * fa);
