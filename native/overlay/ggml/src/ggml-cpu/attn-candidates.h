@@ -23,13 +23,14 @@ class attn_candidates {
         return sizeof(attn_candidates) + (capacity(pattern) + STORED) * (sizeof(int32_t) + sizeof(float));
     }
 
-    void clear() {
-        n   = 0;
-        max = -INFINITY;
+    void clear(const ggml_tensor * pattern) {
+        n     = 0;
+        n_max = (int32_t) capacity(pattern);
+        max   = -INFINITY;
     }
 
     // of a tile of cells, those with weights above the bound; the weights are relative to M
-    void add(int64_t capacity, int64_t first_cell, int n_cells, const float * tile, float M, float bound) {
+    void add(int64_t first_cell, int n_cells, const float * tile, float M, float bound) {
         uint64_t above = attn_find_above(tile, bound);
         if (n_cells < GGML_FA_TILE_KV) {
             above &= ((uint64_t) 1 << n_cells) - 1;
@@ -38,20 +39,20 @@ class attn_candidates {
             return;
         }
         if (M != max) {
-            rescale(capacity, M);
+            rescale(M);
         }
-        if (n > capacity - GGML_FA_TILE_KV) {
-            keep_above(capacity, bound, -1);
+        if (n > n_max - GGML_FA_TILE_KV) {
+            keep_above(bound, -1);
         }
-        append(capacity, first_cell, tile, above);
+        append(first_cell, tile, above);
     }
 
     // those with a weight above the bound, which is relative to M; copies the cells, without one of them, and returns how many
-    int32_t finish(int64_t capacity, float M, float bound, int32_t without, int32_t * dst, int64_t n_dst) {
+    int32_t finish(float M, float bound, int32_t without, int32_t * dst, int64_t n_dst) {
         if (M != max) {
-            rescale(capacity, M);
+            rescale(M);
         }
-        keep_above(capacity, bound, without);
+        keep_above(bound, without);
         const int32_t n_copied = (int32_t) std::min<int64_t>(n, n_dst);
         std::copy_n(cells(), n_copied, dst);
         return n_copied;
@@ -61,17 +62,18 @@ class attn_candidates {
     static constexpr int STORED = 16; // at once; what follows the last candidate is overwritten
 
     int32_t n;
+    int32_t n_max;
     float   max; // weights are relative to it
 
-    // [capacity + STORED] each
+    // [n_max + STORED] each
     int32_t * cells() { return (int32_t *) (this + 1); }
 
-    float * weights(int64_t capacity) { return (float *) (cells() + capacity + STORED); }
+    float * weights() { return (float *) (cells() + n_max + STORED); }
 
-    void rescale(int64_t capacity, float M) {
+    void rescale(float M) {
         if (n > 0) {
             const float scale = expf(max - M);
-            float *     w     = weights(capacity);
+            float *     w     = weights();
             for (int32_t i = 0; i < n; ++i) {
                 w[i] *= scale;
             }
@@ -80,9 +82,9 @@ class attn_candidates {
     }
 
 #if defined(__AVX512F__)
-    void append(int64_t capacity, int64_t first_cell, const float * tile, uint64_t above) {
+    void append(int64_t first_cell, const float * tile, uint64_t above) {
         int32_t * c     = cells();
-        float *   w     = weights(capacity);
+        float *   w     = weights();
         __m512i   cell  = _mm512_add_epi32(_mm512_set1_epi32((int32_t) first_cell), counting());
         int32_t   n_all = n;
         for (int i = 0; i < GGML_FA_TILE_KV; i += STORED, above >>= STORED) {
@@ -95,9 +97,9 @@ class attn_candidates {
         n = n_all;
     }
 
-    void keep_above(int64_t capacity, float bound, int32_t without) {
+    void keep_above(float bound, int32_t without) {
         int32_t * c      = cells();
-        float *   w      = weights(capacity);
+        float *   w      = weights();
         int32_t   n_kept = 0;
         for (int32_t i = 0; i < n; i += STORED) {
             const __m512i cell   = _mm512_loadu_si512(c + i);
@@ -117,9 +119,9 @@ class attn_candidates {
         return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     }
 #else
-    void append(int64_t capacity, int64_t first_cell, const float * tile, uint64_t above) {
+    void append(int64_t first_cell, const float * tile, uint64_t above) {
         int32_t * c = cells();
-        float *   w = weights(capacity);
+        float *   w = weights();
         for (; above != 0; above &= above - 1, ++n) {
             const int i = attn_lowest_bit(above);
             c[n]        = (int32_t) first_cell + i;
@@ -127,9 +129,9 @@ class attn_candidates {
         }
     }
 
-    void keep_above(int64_t capacity, float bound, int32_t without) {
+    void keep_above(float bound, int32_t without) {
         int32_t * c      = cells();
-        float *   w      = weights(capacity);
+        float *   w      = weights();
         int32_t   n_kept = 0;
         for (int32_t i = 0; i < n; ++i) {
             const int32_t cell   = c[i];

@@ -46,7 +46,6 @@ class record final : public attn_variant {
         own_cells((const int32_t *) fa->src[6]->data),
         slots(ggml_cpu_attn_variant_work(params, fa)),
         slot_size(attn_candidates::size(pattern)),
-        capacity(attn_candidates::capacity(pattern)),
         first_slot(params->ith * (n_slots(fa, params->nth) / params->nth)),
         split(fa->src[0]->ne[1] == 1) {
         memcpy(&threshold, fa->op_params + 6, sizeof(float));
@@ -54,12 +53,12 @@ class record final : public attn_variant {
 
     void begin_row(int row, int, int iq2, int) override {
         rows[row] = slot(first_slot + (split ? iq2 : row));
-        rows[row]->clear();
+        rows[row]->clear(pattern);
     }
 
     void apply(int row, int64_t cell, int n_cells, float * weights, float M, float S, ggml_float * sum) override {
         const float S_new = S + *sum;
-        rows[row]->add(capacity, cell, n_cells, weights, M, threshold * S_new);
+        rows[row]->add(cell, n_cells, weights, M, threshold * S_new);
     }
 
     void apply_tile(
@@ -88,7 +87,6 @@ class record final : public attn_variant {
     float               threshold;
     char *              slots;
     size_t              slot_size;
-    int64_t             capacity;
     int64_t             first_slot; // of this thread
     bool                split;      // this thread does a chunk of cells of each row, n_threads chunks in all
 
@@ -106,7 +104,7 @@ class record final : public attn_variant {
 
     void append(int32_t * dst, attn_candidates & from, int iq1, int iq3, float M, float S) {
         const int32_t own = own_cells[iq3 * fa->src[0]->ne[1] + iq1];
-        dst[0] += from.finish(capacity, M, threshold * S, own, dst + 1 + dst[0], pattern->ne[0] - 1 - dst[0]);
+        dst[0] += from.finish(M, threshold * S, own, dst + 1 + dst[0], pattern->ne[0] - 1 - dst[0]);
     }
 };
 
