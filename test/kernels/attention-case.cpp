@@ -85,6 +85,18 @@ std::vector<attention_case> attention_cases() {
             });
         }
     }
+    // the CPU unpacks a key once for up to four heads
+    for (const ggml_type type : { GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
+        for (const int64_t n_share : { 1, 2, 4, 5 }) {
+            add(std::string(ggml_type_name(type)) + ", heads that share keys: " + std::to_string(n_share),
+                [&](attention_case & c) {
+                    c.type_k = c.type_v = type;
+                    c.n_head_kv         = 2;
+                    c.n_head            = 2 * n_share;
+                    c.n_kv              = 333;
+                });
+        }
+    }
     for (const int64_t n_q : { 1, 70 }) {
         add("q8_0 keys, f16 values, queries " + std::to_string(n_q), [&](attention_case & c) {
             c.type_k = GGML_TYPE_Q8_0;

@@ -1,5 +1,6 @@
 #include "attn-block.h"
 
+#include "attn-quantised.h"
 #include "attn-variants.h"
 #include "ggml-cpu.h"
 #include "simd-mappings.h"
@@ -231,6 +232,12 @@ void attn_add_values(int n_rows, int64_t d_v, float * const * sums, const char *
 }
 
 void attn_load_query(const attn_keys & keys, const float * q, char * query) {
+#ifdef ATTN_QUANTISED_KEYS
+    if (attn_has_quantised_keys(keys)) {
+        attn_load_quantised_query(keys, q, query);
+        return;
+    }
+#endif
     const ggml_type_traits_cpu * traits = ggml_get_type_traits_cpu(keys.type);
     ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float(q, query, keys.d);
 #ifdef ATTN_ROWS_SIMD
@@ -249,6 +256,12 @@ void attn_multiply_keys(const attn_keys & keys, int n_rows, const char * const *
     if (attn_in_vectors(keys)) {
         attn_multiply_vectors(
             n_rows, keys.d, (const GGML_F16_VEC * const *) queries, k, keys.stride, cells, n_cells, scores);
+        return;
+    }
+#endif
+#ifdef ATTN_QUANTISED_KEYS
+    if (attn_has_quantised_keys(keys)) {
+        attn_multiply_quantised_keys(keys, n_rows, queries, k, cells, n_cells, scores);
         return;
     }
 #endif

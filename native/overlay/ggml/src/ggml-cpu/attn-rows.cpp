@@ -1,6 +1,7 @@
 #include "attn-rows.h"
 
 #include "attn-block.h"
+#include "attn-quantised.h"
 #include "attn-tile.h"
 #include "attn-variants.h"
 #include "attn-work.h"
@@ -86,7 +87,7 @@ class attn_rows {
         variant(variant),
         scratch(ggml_cpu_attn_rows_work(params, dst), dst),
         keys{ k->type, k->ne[0], k->nb[1] },
-        v_to_float(ggml_get_type_traits(v->type)->to_float) {
+        v_to_float(attn_to_float(v->type)) {
         memcpy(&scale, dst->op_params + 0, sizeof(float));
         memcpy(&max_bias, dst->op_params + 1, sizeof(float));
         memcpy(&logit_softcap, dst->op_params + 2, sizeof(float));
@@ -358,12 +359,15 @@ class attn_rows {
         int n, float * const * sums, const char * values, const uint8_t * cells, int n_cells, const float * const * w) {
         static const uint8_t ORDER[ATTN_N_AT_ONCE] = { 0, 1, 2, 3, 4, 5, 6, 7 };
 
+        const size_t  v_size = ggml_row_size(v->type, v->ne[0]);
         float         some[ATTN_ROWS][ATTN_N_AT_ONCE];
         const float * some_of[ATTN_ROWS] = { some[0], some[1], some[2], some[3] };
         for (int begin = 0; begin < n_cells; begin += ATTN_N_AT_ONCE) {
             const int n_some = std::min(ATTN_N_AT_ONCE, n_cells - begin);
             for (int c = 0; c < n_some; ++c) {
-                v_to_float(values + cells[begin + c] * v->nb[1], scratch.v + c * v->ne[0], v->ne[0]);
+                const char * value = values + cells[begin + c] * v->nb[1];
+                attn_prefetch(value, v->nb[1], v_size);
+                v_to_float(value, scratch.v + c * v->ne[0], v->ne[0]);
                 for (int r = 0; r < n; ++r) {
                     some[r][c] = w[r][cells[begin + c]];
                 }
