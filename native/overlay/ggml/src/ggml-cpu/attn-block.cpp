@@ -132,17 +132,8 @@ static void attn_multiply_vectors(int64_t d_k, const GGML_F16_VEC * const * quer
 
 static void attn_multiply_vectors(int n_rows, int64_t d_k, const GGML_F16_VEC * const * queries, const char * k,
     size_t k_stride, const uint8_t * cells, int n_cells, float * const * scores) {
-    switch (n_rows) {
-        case 1:
-            return attn_multiply_vectors<1>(d_k, queries, k, k_stride, cells, n_cells, scores);
-        case 2:
-            return attn_multiply_vectors<2>(d_k, queries, k, k_stride, cells, n_cells, scores);
-        case 3:
-            return attn_multiply_vectors<3>(d_k, queries, k, k_stride, cells, n_cells, scores);
-        default:
-            static_assert(ATTN_ROWS == 4, "as many as there are cases");
-            return attn_multiply_vectors<4>(d_k, queries, k, k_stride, cells, n_cells, scores);
-    }
+    attn_with_n_rows(n_rows,
+        [&](auto n) { attn_multiply_vectors<decltype(n)::value>(d_k, queries, k, k_stride, cells, n_cells, scores); });
 }
 
 // adds the first values of each cell, as many as fill vectors, and returns how many these are
@@ -186,17 +177,9 @@ static int64_t attn_add_vectors(int64_t d_v, typename attn_sums::value * const *
 template <class attn_sums>
 static int64_t attn_add_vectors(int n_rows, int64_t d_v, typename attn_sums::value * const * sums, const char * v,
     size_t v_stride, const uint8_t * cells, int n_cells, const float * const * weights) {
-    switch (n_rows) {
-        case 1:
-            return attn_add_vectors<attn_sums, 1>(d_v, sums, v, v_stride, cells, n_cells, weights);
-        case 2:
-            return attn_add_vectors<attn_sums, 2>(d_v, sums, v, v_stride, cells, n_cells, weights);
-        case 3:
-            return attn_add_vectors<attn_sums, 3>(d_v, sums, v, v_stride, cells, n_cells, weights);
-        default:
-            static_assert(ATTN_ROWS == 4, "as many as there are cases");
-            return attn_add_vectors<attn_sums, 4>(d_v, sums, v, v_stride, cells, n_cells, weights);
-    }
+    return attn_with_n_rows(n_rows, [&](auto n) {
+        return attn_add_vectors<attn_sums, decltype(n)::value>(d_v, sums, v, v_stride, cells, n_cells, weights);
+    });
 }
 
 #endif // ATTN_ROWS_SIMD

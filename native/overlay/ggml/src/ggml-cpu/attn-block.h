@@ -9,8 +9,25 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 static constexpr int ATTN_ROWS = 4; // how many at once
+
+// calls f with their number as a constant, so that what is kept of each is in registers
+template <class F>
+auto attn_with_n_rows(int n_rows, F && f) {
+    static_assert(ATTN_ROWS == 4, "as many as there are cases");
+    switch (n_rows) {
+        case 1:
+            return f(std::integral_constant<int, 1>());
+        case 2:
+            return f(std::integral_constant<int, 2>());
+        case 3:
+            return f(std::integral_constant<int, 3>());
+        default:
+            return f(std::integral_constant<int, 4>());
+    }
+}
 
 // the keys of a head
 struct attn_keys {

@@ -8,13 +8,11 @@
 #include <cstring>
 
 #ifdef ATTN_QUANTISED_KEYS
+
 #include <immintrin.h>
-#endif
 
 static_assert(QK8_0 == 32 && QK4_0 == 32, "a block of keys goes with a block of the query");
 static constexpr int ATTN_QUANTS = 32; // in a block
-
-#ifdef ATTN_QUANTISED_KEYS
 
 // ggml's table of all F16 values is a cache miss for many a block
 static inline float attn_scale(ggml_half scale) {
@@ -48,16 +46,17 @@ static void attn_dequantise(const void * blocks, float * values, int64_t n) {
 }
 
 // of a query: all quants, then the scale of each block
-static float * attn_scales(const char * query, int64_t d) {
-    return (float *) (query + d);
+static const float * attn_scales(const char * query, int64_t d) {
+    return (const float *) (query + d);
 }
 
 void attn_load_quantised_query(const attn_keys & keys, const float * q, char * query) {
+    auto * scales = (float *) (query + keys.d);
     auto * blocks = (block_q8_0 *) (query + 2 * keys.d); // behind what is made of them
     ggml_get_type_traits_cpu(GGML_TYPE_Q8_0)->from_float(q, blocks, keys.d);
     for (int64_t i = 0; i < keys.d / ATTN_QUANTS; ++i) {
         memcpy(query + i * ATTN_QUANTS, blocks[i].qs, ATTN_QUANTS);
-        attn_scales(query, keys.d)[i] = attn_scale(blocks[i].d);
+        scales[i] = attn_scale(blocks[i].d);
     }
 }
 
@@ -122,29 +121,13 @@ static void attn_multiply_blocks(int64_t d, const char * const * queries, const 
     }
 }
 
-template <class block_type>
-static void attn_multiply_blocks(const attn_keys & keys, int n_rows, const char * const * queries, const char * k,
-    const uint8_t * cells, int n_cells, float * const * scores) {
-    switch (n_rows) {
-        case 1:
-            return attn_multiply_blocks<block_type, 1>(keys.d, queries, k, keys.stride, cells, n_cells, scores);
-        case 2:
-            return attn_multiply_blocks<block_type, 2>(keys.d, queries, k, keys.stride, cells, n_cells, scores);
-        case 3:
-            return attn_multiply_blocks<block_type, 3>(keys.d, queries, k, keys.stride, cells, n_cells, scores);
-        default:
-            static_assert(ATTN_ROWS == 4, "as many as there are cases");
-            return attn_multiply_blocks<block_type, 4>(keys.d, queries, k, keys.stride, cells, n_cells, scores);
-    }
-}
-
 void attn_multiply_quantised_keys(const attn_keys & keys, int n_rows, const char * const * queries, const char * k,
     const uint8_t * cells, int n_cells, float * const * scores) {
-    if (keys.type == GGML_TYPE_Q8_0) {
-        attn_multiply_blocks<block_q8_0>(keys, n_rows, queries, k, cells, n_cells, scores);
-    } else {
-        attn_multiply_blocks<block_q4_0>(keys, n_rows, queries, k, cells, n_cells, scores);
-    }
+    attn_with_n_rows(n_rows, [&](auto n) {
+        const auto multiply = keys.type == GGML_TYPE_Q8_0 ? attn_multiply_blocks<block_q8_0, decltype(n)::value> :
+                                                            attn_multiply_blocks<block_q4_0, decltype(n)::value>;
+        multiply(keys.d, queries, k, keys.stride, cells, n_cells, scores);
+    });
 }
 
 #endif

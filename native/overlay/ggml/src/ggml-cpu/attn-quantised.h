@@ -3,6 +3,7 @@
 // Loops over quantised keys and values. All results are those of ggml's own functions to the bit.
 
 #include "attn-block.h"
+#include "ggml-cpu-impl.h" // says what MSVC has, too
 
 // Values as floats: by ggml's function, which is compiled for a processor of any age, or by one that is made for this one.
 ggml_to_float_t attn_to_float(ggml_type type);
@@ -20,7 +21,7 @@ inline void attn_prefetch(const char * row, size_t stride, size_t size) {
 #endif
 }
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define ATTN_QUANTISED_KEYS
 
 // of which type keys must be for the rest
