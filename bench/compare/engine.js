@@ -64,6 +64,7 @@ const commands = {
     async prefill(mode, length) {
         await sequences[0].clearHistory();
         await switchTo(mode);
+        await evaluateAndForget(Math.min(Number(length), context.batchSize));
         const prompt = tokens.slice(0, Number(length));
         return {seconds: [await time(() => sequences[0].evaluateWithoutGeneratingNewTokens(prompt))]};
     },
@@ -71,13 +72,13 @@ const commands = {
     async decode(mode, count) {
         await switchTo(mode);
         const depth = sequences[0].nextTokenIndex;
-        await decodeOne(depth); // wakes the threads
-        await shortenTo(depth);
+        await decodeOne(depth); // as evaluateAndForget
+        await shortenTo(sequences[0], depth);
 
         const seconds = [];
         for (let i = 0; i < Number(count); i++)
             seconds.push(await time(() => decodeOne(depth + i)));
-        await shortenTo(depth);
+        await shortenTo(sequences[0], depth);
         return {seconds};
     },
 
@@ -85,6 +86,7 @@ const commands = {
         for (const sequence of sequences)
             await sequence.clearHistory();
         await switchTo(mode);
+        await evaluateAndForget(Number(promptLength));
         batches = 0;
 
         const starts = [];
@@ -141,8 +143,17 @@ async function decodeOne(index) {
     await sequences[0].controlledEvaluate([[tokens[index], {generateNext: {token: true, options: {temperature: 0}}}]]);
 }
 
-async function shortenTo(length) {
-    await sequences[0].eraseContextTokenRanges([{start: length, end: sequences[0].nextTokenIndex}]);
+/** Not timed: wakes the threads, and after a switch reserves memory for the graphs, which the system clears when it is first used. */
+async function evaluateAndForget(count) {
+    await Promise.all(sequences.map(async (sequence) => {
+        const depth = sequence.nextTokenIndex;
+        await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(depth, depth + count));
+        await shortenTo(sequence, depth);
+    }));
+}
+
+async function shortenTo(sequence, length) {
+    await sequence.eraseContextTokenRanges([{start: length, end: sequence.nextTokenIndex}]);
 }
 
 async function time(action) {
