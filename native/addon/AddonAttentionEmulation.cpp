@@ -104,9 +104,7 @@ Napi::Value AddonAttentionEmulation::GetReport(const Napi::CallbackInfo & info) 
         llama_attn_emulation_shape(ctx, &layerCount, &heads);
 
         std::vector<llama_attn_emulation_layer> layers(layerCount);
-        if (!llama_attn_emulation_report(ctx, layers.data(), layerCount)) {
-            throw Napi::Error::New(info.Env(), "Emulation is off in this context");
-        }
+        throwIfRefused(info.Env(), llama_attn_emulation_report(ctx, layers.data(), layerCount));
 
         auto report = Napi::Array::New(info.Env(), layerCount);
         for (int32_t i = 0; i < layerCount; i++) {

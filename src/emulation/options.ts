@@ -8,7 +8,7 @@ export type AttentionEmulationOptions = {
     /**
      * How much the weights of the chosen keys grow: in a layer with gain `g` they are multiplied by `1 + strength * g`.
      *
-     * At least `-1`. `0` leaves the model as it is, below `0` turns the keys down; no weight may get below 0.
+     * At least `-1`. `0` leaves the model as it is, below `0` turns the keys down; no weight may get below 0, or 1000 times as large.
      * Can be changed at any time: see {@link AttentionEmulation.strength}.
      *
      * Defaults to `0.2`.
@@ -137,10 +137,13 @@ export function resolveOptions(options: unknown, shape: AttentionShape): {option
     };
 }
 
+/** How often a weight may be multiplied at most. Sums of weighted values are kept in F16 in places, which ends at 65,504. */
+const maxFactor = 1000;
+
 /**
  * @param gains - of the layers after the source layer
  * @throws {TypeError} if it is not a number
- * @throws {RangeError} if it is out of range, or would turn a weight negative
+ * @throws {RangeError} if it is out of range, would turn a weight negative, or make one more than {@link maxFactor} times as large
  */
 export function checkStrength(strength: unknown, gains: Float64Array): asserts strength is number {
     if (typeof strength !== "number")
@@ -150,15 +153,13 @@ export function checkStrength(strength: unknown, gains: Float64Array): asserts s
 
     const least = gains.reduce((a, b) => Math.min(a, b), 0);
     const most = gains.reduce((a, b) => Math.max(a, b), 0);
-    if (factor(strength, least) < 0 || factor(strength, most) < 0) {
-        const lower = Math.max(-1, -1 / most); // -Infinity without gains above 0
-        const upper = -1 / least;
+    if ([least, most].some((gain) => !(factor(strength, gain) >= 0 && factor(strength, gain) <= maxFactor))) {
+        // infinite where no gain is above or below 0
+        const lower = Math.max(-1, -1 / most, -(maxFactor - 1) / Math.abs(least));
+        const upper = Math.min(1 / Math.abs(least), (maxFactor - 1) / most);
         throw new RangeError(
-            `strength is ${strength}, but with this schedule must be ` +
-            (least < 0
-                ? `from ${lower} to ${upper}`
-                : `at least ${lower}`) +
-            ", so that no attention weight gets below 0"
+            `strength is ${strength}, but with this schedule must be from ${lower} to ${upper}, ` +
+            `so that no attention weight gets below 0 or more than ${maxFactor} times as large`
         );
     }
 }

@@ -259,7 +259,7 @@ class architecture {
         apply_emulation(ctx.get(), options);
 
         std::vector<llama_attn_emulation_layer> layers(n_layer);
-        if (!llama_attn_emulation_report(ctx.get(), layers.data(), n_layer)) {
+        if (llama_attn_emulation_report(ctx.get(), layers.data(), n_layer)) {
             throw std::runtime_error("there is no report");
         }
         return layers;

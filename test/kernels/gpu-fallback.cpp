@@ -94,7 +94,7 @@ static result run(const llama_model * model, llama_flash_attn_type flash_attn, g
     res.n_splits = ggml_backend_sched_get_n_splits(ctx->get_sched());
     if (emulate) {
         std::vector<llama_attn_emulation_layer> layers(llama_model_n_layer(model));
-        GGML_ASSERT(llama_attn_emulation_report(ctx.get(), layers.data(), layers.size()));
+        GGML_ASSERT(!llama_attn_emulation_report(ctx.get(), layers.data(), layers.size()));
         for (const auto & layer : layers) {
             res.n_emulated += layer.emulated;
             res.n_fused += layer.emulated && layer.fused;
@@ -111,14 +111,6 @@ static double nmse(const std::vector<float> & a, const std::vector<float> & b) {
         scale += (double) b[i] * b[i];
     }
     return error / scale;
-}
-
-static void deny(const char * what) {
-#ifdef _WIN32
-    _putenv_s("GGML_DISABLE_GPU_ATTN_EMULATION", what);
-#else
-    setenv("GGML_DISABLE_GPU_ATTN_EMULATION", what, 1);
-#endif
 }
 
 static void check_dense(
@@ -172,12 +164,16 @@ int main(int argc, char ** argv) {
             const result ref_off = run(cpu.get(), flash_attn, type, false);
             const result ref     = run(cpu.get(), flash_attn, type, true);
 
-            for (const std::string denied : { "devices", "operations" }) {
-                if (denied == "operations" && !flash) {
+            for (const auto lack :
+                { GGML_ATTN_EMULATION_GPU_LACKS_KERNELS, GGML_ATTN_EMULATION_GPU_LACKS_OPERATIONS }) {
+                const bool kernels = lack == GGML_ATTN_EMULATION_GPU_LACKS_KERNELS;
+                if (!kernels && !flash) {
                     continue; // there is no such operation
                 }
-                deny(denied.c_str());
-                check_dense(name + ", no " + denied, run(gpu.get(), flash_attn, type, true), off, ref, ref_off);
+                ggml_attn_emulation_set_gpu_lack(lack);
+                check_dense(name + (kernels ? ", no kernels" : ", no operations"),
+                    run(gpu.get(), flash_attn, type, true), off, ref, ref_off);
+                ggml_attn_emulation_set_gpu_lack(GGML_ATTN_EMULATION_GPU_LACKS_NOTHING);
             }
         }
     }

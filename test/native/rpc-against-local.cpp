@@ -122,7 +122,7 @@ static run_result run(llama_model * model, const std::vector<llama_token> & toke
 
     std::vector<llama_attn_emulation_layer> layers(n_layer);
     result.fused =
-        options.emulate && llama_attn_emulation_report(ctx.get(), layers.data(), n_layer) && layers.back().fused;
+        options.emulate && !llama_attn_emulation_report(ctx.get(), layers.data(), n_layer) && layers.back().fused;
     result.n_reused = llama_perf_context(ctx.get()).n_reused;
 
     return result;

@@ -88,19 +88,24 @@ const refused: Array<[options: unknown, error: typeof TypeError | typeof RangeEr
     [{strength: -1.001}, RangeError, "strength is -1.001, but must be a finite number of at least -1"],
     [
         {strength: -0.75, schedule: [0, 2, 0, 0]}, RangeError,
-        "strength is -0.75, but with this schedule must be at least -0.5, so that no attention weight gets below 0"
+        "strength is -0.75, but with this schedule must be from -0.5 to 499.5, so that no attention weight gets below 0 or more than 1000 times as large"
     ],
     [
         {strength: 5, schedule: [0, 2, -0.25, 0]}, RangeError,
-        "strength is 5, but with this schedule must be from -0.5 to 4, so that no attention weight gets below 0"
+        "strength is 5, but with this schedule must be from -0.5 to 4, so that no attention weight gets below 0 or more than 1000 times as large"
     ],
     [
         {schedule: [0, 0, -8, 0]}, RangeError,
-        "strength is 0.2, but with this schedule must be from -1 to 0.125, so that no attention weight gets below 0"
+        "strength is 0.2, but with this schedule must be from -1 to 0.125, so that no attention weight gets below 0 or more than 1000 times as large"
     ],
     [
         {schedule: [[0, 0], [0, 0], [0, -8], [0, 0]]}, RangeError,
-        "strength is 0.2, but with this schedule must be from -1 to 0.125, so that no attention weight gets below 0"
+        "strength is 0.2, but with this schedule must be from -1 to 0.125, so that no attention weight gets below 0 or more than 1000 times as large"
+    ],
+
+    [
+        {strength: 1000, schedule: "constant"}, RangeError,
+        "strength is 1000, but with this schedule must be from -1 to 999, so that no attention weight gets below 0 or more than 1000 times as large"
     ],
 
     [{threshold: "0.01"}, TypeError, 'threshold is "0.01", but must be a number'],

@@ -19,6 +19,9 @@ export type RandomModelOptions = {
     /** size of the window of gemma3's layers, but for each sixth one */
     window?: number,
 
+    /** of llama's layers, all of which each token uses */
+    experts?: number,
+
     /** as in llama.h: 1 the mean, 2 the first token's, 3 the last one's, 4 a rank */
     pooling?: number
 };
@@ -57,15 +60,16 @@ function isMarked(token: number, kind: number): boolean {
 export const attention = {soughtAt, marks, sharpness};
 
 /** The tensors of a model, by their names. */
-export function randomTensors({architecture, layers, seed, pooling}: RandomModelOptions): Map<string, Tensor> {
+export function randomTensors({architecture, layers, seed, experts, pooling}: RandomModelOptions): Map<string, Tensor> {
     const random = seededRandom(seed);
     const tensors = new Map<string, Tensor>();
     const isEncoder = architecture === "bert";
     const normalizesKeys = architecture === "qwen3" || architecture === "gemma3";
 
     const add = (name: string, shape: readonly number[], valueOf: (row: number, column: number) => number) => {
-        const [columns, rows = 1] = shape as [number, number?];
-        const values = Float32Array.from({length: columns * rows}, (_, i) => valueOf(Math.floor(i / columns), i % columns));
+        const columns = shape[0]!;
+        const size = shape.reduce((product, length) => product * length, 1);
+        const values = Float32Array.from({length: size}, (_, i) => valueOf(Math.floor(i / columns), i % columns));
         tensors.set(name, {shape, values});
     };
     const noise = (deviation: number) => deviation * Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
@@ -118,10 +122,17 @@ export function randomTensors({architecture, layers, seed, pooling}: RandomModel
             addNorm(`${block}.attn_k_norm`, headSize, () => 1.35);
         }
 
-        if (!isEncoder)
-            addMatrix(`${block}.ffn_gate`, width, hidden);
-        addMatrix(`${block}.ffn_up`, width, hidden);
-        addWriting(`${block}.ffn_down`, hidden, 1);
+        if (experts == null) {
+            if (!isEncoder)
+                addMatrix(`${block}.ffn_gate`, width, hidden);
+            addMatrix(`${block}.ffn_up`, width, hidden);
+            addWriting(`${block}.ffn_down`, hidden, 1);
+        } else {
+            addMatrix(`${block}.ffn_gate_inp`, width, experts);
+            for (const name of ["ffn_gate_exps", "ffn_up_exps"])
+                add(`${block}.${name}.weight`, [width, hidden, experts], () => noise(1 / Math.sqrt(width)));
+            add(`${block}.ffn_down_exps.weight`, [hidden, width, experts], (row) => row % width < reserved ? 0 : noise(1 / Math.sqrt(hidden)));
+        }
 
         if (isEncoder) {
             addNorm(`${block}.attn_output_norm`, width);
@@ -150,7 +161,7 @@ export function randomTensors({architecture, layers, seed, pooling}: RandomModel
 
 /** Writes a model; `tensors` in place of its own ones, if there are any. */
 export async function writeRandomModel(path: string, options: RandomModelOptions, tensors = randomTensors(options)): Promise<void> {
-    const {architecture, layers, window, pooling} = options;
+    const {architecture, layers, window, experts, pooling} = options;
     const isEncoder = architecture === "bert";
     const key = (name: string) => `${architecture}.${name}`;
 
@@ -180,6 +191,11 @@ export async function writeRandomModel(path: string, options: RandomModelOptions
             .addMetadata(key("rope.dimension_count"), "uint32", headSize)
             // slow, so that what heads seek looks alike from everywhere
             .addMetadata(key("rope.freq_base"), "float32", 1e6);
+    }
+    if (experts != null) {
+        writer
+            .addMetadata(key("expert_count"), "uint32", experts)
+            .addMetadata(key("expert_used_count"), "uint32", experts);
     }
     if (window != null)
         writer.addMetadata(key("attention.sliding_window"), "uint32", window);

@@ -17,6 +17,8 @@
 extern "C" {
 #endif
 
+#define LLAMA_ATTN_EMULATION_MAX_FACTOR 1000.0f // of a weight: 1 + strength*gain
+
 enum llama_attn_emulation_pattern {
     LLAMA_ATTN_EMULATION_PATTERN_EARLY_LAYER = 0, // M as above
     LLAMA_ATTN_EMULATION_PATTERN_ALL         = 1, // M is 1 for every key, the query's own included
@@ -74,8 +76,9 @@ LLAMA_API const char * llama_set_attn_emulation_seq_strength(
     struct llama_context * ctx, llama_seq_id seq_id, float strength);
 
 // what is done in each layer, n_layer entries; builds the graph if that has not been done since the settings changed,
-// and waits for a running llama_decode() in that case only. returns false if emulation is off
-LLAMA_API bool llama_attn_emulation_report(
+// and waits for a running llama_decode() in that case only.
+// returns NULL, or a sentence that says why there is no report
+LLAMA_API const char * llama_attn_emulation_report(
     struct llama_context * ctx, struct llama_attn_emulation_layer * layers, int32_t n_layer);
 
 // bytes of the pattern in the largest ubatch's graph; 0 if emulation is off

@@ -293,7 +293,7 @@ const char * llama_set_attn_capture(llama_context * ctx, const llama_attn_captur
 }
 
 bool llama_read_attn_capture(llama_context * ctx, const std::function<void(llama_attn_capture_recording &)> & use) {
-    std::lock_guard<std::mutex> lock(ctx->attn_emulation.running);
+    std::lock_guard<std::recursive_mutex> lock(ctx->attn_emulation.running);
 
     const auto state = ctx->attn_capture.get();
     if (!state) {

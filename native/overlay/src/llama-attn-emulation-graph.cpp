@@ -134,6 +134,12 @@ void llm_graph_input_attn_emulation::set_input(const llama_ubatch * ubatch) {
     }
 }
 
+uint32_t llama_attn_emulation_n_nodes(const llama_attn_emulation_topology & topology, uint32_t n_layer) {
+    // the dense form's, which any layer may turn out to need: 14 of the boost, 6 of normalising with sinks, a cast of V, and
+    // inputs on the layer's device; in each source layer up to 16
+    return topology.enabled ? 24 * n_layer + 64 : 0;
+}
+
 llm_attn_own_cells::llm_attn_own_cells(ggml_tensor * k_idxs, const ggml_tensor * k) :
     known(true),
     k_idxs(k_idxs),

@@ -14,6 +14,9 @@ struct llm_graph_context;
 
 class llm_graph_input_attn_emulation;
 
+// how many nodes emulation adds to a graph, at most
+uint32_t llama_attn_emulation_n_nodes(const llama_attn_emulation_topology & topology, uint32_t n_layer);
+
 // How the cell of a query's own key is found. Attention without it (cross-attention) is left alone.
 struct llm_attn_own_cells {
     bool          known = false;

@@ -21,21 +21,22 @@ float llama_attn_emulation_values::strength_of(llama_seq_id seq_id) const {
     return it == seq_strength.end() ? strength : it->second;
 }
 
-// no weight may get below 0
+// no weight may get below 0, nor so large that a sum in F16 of weighted values has no room for it
 static const char * check_strength(const llama_attn_emulation_values & values, float strength) {
     if (!std::isfinite(strength)) {
         return "the strength must be a finite number";
     }
     for (const float gain : values.gain) {
-        if (1.0f + strength * gain < 0.0f) {
-            return "1 + strength*gain must not be below 0 in any layer and head";
+        const float factor = 1.0f + strength * gain;
+        if (!(factor >= 0.0f && factor <= LLAMA_ATTN_EMULATION_MAX_FACTOR)) {
+            return "1 + strength*gain must be from 0 to 1000 in every layer and head";
         }
     }
     return nullptr;
 }
 
 void llama_attn_emulation::shape(const llama_hparams & hparams, int32_t & n_layer, int32_t & n_head) const {
-    n_layer = std::max(hparams.n_layer(), hparams.dec_n_layer);
+    n_layer = hparams.dec_n_layer > 0 ? hparams.dec_n_layer : hparams.n_layer(); // an encoder is left alone
     n_head  = 0;
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         n_head = std::max(n_head, (int32_t) hparams.n_head(il));
@@ -141,7 +142,7 @@ const char * llama_attn_emulation::set_seq_strength(llama_seq_id seq_id, uint32_
     return nullptr;
 }
 
-bool llama_attn_emulation::take(llama_attn_emulation_topology & topology, bool only_dense) {
+bool llama_attn_emulation::take(llama_attn_emulation_topology & topology) {
     std::lock_guard<std::mutex> lock(mutex);
 
     if (pending_values_changed) {
@@ -187,10 +188,11 @@ bool llama_attn_emulation::get_report(llama_attn_emulation_layer * layers, int32
     return true;
 }
 
-size_t llama_attn_emulation::get_pattern_size() {
+bool llama_attn_emulation::get_pattern_size(size_t & size) {
     std::lock_guard<std::mutex> lock(mutex);
 
-    return reported ? pattern_size : 0;
+    size = pattern_size;
+    return reported;
 }
 
 bool llama_attn_emulation::is_enabled() {
@@ -203,20 +205,21 @@ bool llama_attn_emulation::is_enabled() {
 // llama_context
 //
 
-std::unique_lock<std::mutex> llama_context::apply_attn_settings() {
-    std::unique_lock<std::mutex> lock(attn_emulation.running);
+std::unique_lock<std::recursive_mutex> llama_context::apply_attn_settings() {
+    std::unique_lock<std::recursive_mutex> lock(attn_emulation.running);
 
     attn_emulation.memory = memory.get();
 
-    attn_emulation.devices.clear();
-    for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
-        attn_emulation.devices.push_back(cparams.offload_kqv ? model.dev_layer(il) : nullptr);
+    if (attn_emulation.devices.empty()) {
+        for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
+            attn_emulation.devices.push_back(cparams.offload_kqv ? model.dev_layer(il) : nullptr);
+        }
+        const auto & devices = attn_emulation.devices;
+        // known before any graph: one with operations that are refused would reserve room for the cache on the CPU
+        attn_emulation.only_dense = std::any_of(devices.begin(), devices.end(),
+            [](ggml_backend_dev_t device) { return device && !ggml_attn_emulation_supported_device(device); });
     }
-    const auto & devices = attn_emulation.devices;
-    // known before any graph: one with operations that are refused would reserve room for the cache on the CPU
-    const bool only_dense = std::any_of(devices.begin(), devices.end(),
-        [](ggml_backend_dev_t device) { return device && !ggml_attn_emulation_supported_device(device); });
-    if (attn_emulation.take(cparams.attn_emulation, only_dense)) {
+    if (attn_emulation.take(cparams.attn_emulation)) {
         sched_need_reserve = true;
     }
     if (attn_capture.take(cparams.attn_capture)) {
@@ -262,27 +265,34 @@ const char * llama_set_attn_emulation_seq_strength(llama_context * ctx, llama_se
 }
 
 // builds the graph if that has not been done since the topology changed
-static bool build_report(llama_context * ctx) {
+static const char * build_report(llama_context * ctx) {
     if (!ctx->attn_emulation.is_enabled()) {
-        return false;
+        return "attention emulation is off in this context";
     }
     try {
         const auto running = ctx->apply_attn_settings();
         ctx->sched_reserve();
     } catch (const std::exception & err) {
         LLAMA_LOG_ERROR("%s: failed to reserve the graph: %s\n", __func__, err.what());
-        return false;
+        return "there is not enough memory for the graphs of this context with attention emulation";
     }
-    return true;
+    return nullptr;
 }
 
-bool llama_attn_emulation_report(llama_context * ctx, llama_attn_emulation_layer * layers, int32_t n_layer) {
-    return ctx->attn_emulation.get_report(layers, n_layer) ||
-        (build_report(ctx) && ctx->attn_emulation.get_report(layers, n_layer));
+const char * llama_attn_emulation_report(llama_context * ctx, llama_attn_emulation_layer * layers, int32_t n_layer) {
+    if (ctx->attn_emulation.get_report(layers, n_layer)) {
+        return nullptr;
+    }
+    if (const char * error = build_report(ctx)) {
+        return error;
+    }
+    return ctx->attn_emulation.get_report(layers, n_layer) ? nullptr : "the settings have changed meanwhile; ask again";
 }
 
 size_t llama_attn_emulation_pattern_size(llama_context * ctx) {
-    const size_t size = ctx->attn_emulation.get_pattern_size();
-
-    return size > 0 || !build_report(ctx) ? size : ctx->attn_emulation.get_pattern_size();
+    size_t size = 0;
+    if (!ctx->attn_emulation.get_pattern_size(size) && !build_report(ctx)) {
+        ctx->attn_emulation.get_pattern_size(size);
+    }
+    return size;
 }

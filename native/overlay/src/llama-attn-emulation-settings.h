@@ -57,10 +57,12 @@ struct llama_attn_emulation {
     // whose kernels each layer's flash attention takes, null if the CPU's
     std::vector<ggml_backend_dev_t> devices;
 
+    bool only_dense = false; // one of them has no kernels for it
+
     // one of them has refused what a graph asked of it: all graphs after that one are dense
     bool refused = false;
 
-    std::mutex running; // held while a batch runs or a graph is reserved
+    std::recursive_mutex running; // held while a batch runs or is waited for, or a graph is reserved
 
     // setters and getters, from any thread
     void shape(const llama_hparams & hparams, int32_t & n_layer, int32_t & n_head) const;
@@ -70,15 +72,15 @@ struct llama_attn_emulation {
     const char * set_seq_strength(llama_seq_id seq_id, uint32_t n_seq_max, float strength);
 
     // takes the pending settings over, returns true if the topology has changed
-    bool take(llama_attn_emulation_topology & topology, bool only_dense);
+    bool take(llama_attn_emulation_topology & topology);
 
     // called when a graph has been built
     void set_report(std::vector<llama_attn_emulation_layer> layers, size_t pattern_size);
 
     bool get_report(
         llama_attn_emulation_layer * layers, int32_t n_layer); // false: not built since the settings changed
-    size_t get_pattern_size();
-    bool   is_enabled();
+    bool get_pattern_size(size_t & size);                      // the same
+    bool is_enabled();
 
   private:
     std::mutex mutex; // of all that follows

@@ -46,6 +46,15 @@ GGML_API bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device);
 GGML_API bool ggml_attn_emulation_refused(ggml_backend_dev_t device, const struct ggml_tensor * fa);
 GGML_API bool ggml_attn_emulation_any_device(ggml_backend_dev_t device); // true: what a backend may export
 
+// for tests of what is done where a GPU has no kernels, or has them but refuses each operation
+enum ggml_attn_emulation_gpu_lack {
+    GGML_ATTN_EMULATION_GPU_LACKS_NOTHING,
+    GGML_ATTN_EMULATION_GPU_LACKS_KERNELS,
+    GGML_ATTN_EMULATION_GPU_LACKS_OPERATIONS,
+};
+
+GGML_API void ggml_attn_emulation_set_gpu_lack(enum ggml_attn_emulation_gpu_lack lack);
+
 GGML_API enum ggml_attn_emulation_mode ggml_flash_attn_ext_get_emulation(const struct ggml_tensor * fa);
 GGML_API bool                          ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa);
 

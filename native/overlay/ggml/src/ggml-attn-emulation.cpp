@@ -3,9 +3,8 @@
 #include "ggml-impl.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 
 // inputs and parameters of GGML_OP_FLASH_ATTN_EXT after those that upstream uses
 #define SRC_PATTERN         5
@@ -69,10 +68,14 @@ bool ggml_flash_attn_ext_get_emulation_normalize(const struct ggml_tensor * fa) 
     return ggml_get_op_params_i32(fa, PARAM_NORMALIZE) != 0;
 }
 
-// for tests of what is done where a GPU has no kernels, or has them but refuses an operation
-static bool disabled_by_test(ggml_backend_dev_t device, const char * what) {
-    const char * disabled = getenv("GGML_DISABLE_GPU_ATTN_EMULATION");
-    return disabled && strcmp(disabled, what) == 0 && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU;
+static std::atomic<ggml_attn_emulation_gpu_lack> gpu_lack{ GGML_ATTN_EMULATION_GPU_LACKS_NOTHING };
+
+void ggml_attn_emulation_set_gpu_lack(enum ggml_attn_emulation_gpu_lack lack) {
+    gpu_lack = lack;
+}
+
+static bool lacks(ggml_backend_dev_t device, ggml_attn_emulation_gpu_lack lack) {
+    return gpu_lack == lack && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU;
 }
 
 bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device) {
@@ -80,7 +83,7 @@ bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device) {
     if (!reg) {
         return true; // devices made of others have no registry, and ask those
     }
-    if (disabled_by_test(device, "devices")) {
+    if (lacks(device, GGML_ATTN_EMULATION_GPU_LACKS_KERNELS)) {
         return false;
     }
     const auto supports =
@@ -91,7 +94,7 @@ bool ggml_attn_emulation_supported_device(ggml_backend_dev_t device) {
 // asked with every op, so cheap for all but the few that carry a pattern
 bool ggml_attn_emulation_supported(ggml_backend_dev_t device, const struct ggml_tensor * op) {
     return op->op != GGML_OP_FLASH_ATTN_EXT || ggml_flash_attn_ext_get_emulation(op) == GGML_ATTN_EMULATION_NONE ||
-        (ggml_attn_emulation_supported_device(device) && !disabled_by_test(device, "operations"));
+        (ggml_attn_emulation_supported_device(device) && !lacks(device, GGML_ATTN_EMULATION_GPU_LACKS_OPERATIONS));
 }
 
 bool ggml_attn_emulation_refused(ggml_backend_dev_t device, const struct ggml_tensor * fa) {

@@ -149,17 +149,21 @@ class attn_rows {
         }
     }
 
-    void begin_row(int r, int64_t iq1, int64_t iq2) {
+    float slope_of(int64_t head) const {
+        if (max_bias <= 0.0f) {
+            return 1.0f;
+        }
         const uint32_t n_head_log2 = 1u << (uint32_t) floor(log2(q->ne[2]));
         const float    m0          = powf(2.0f, -(max_bias) / n_head_log2);
         const float    m1          = powf(2.0f, -(max_bias / 2.0f) / n_head_log2);
+        return head < n_head_log2 ? powf(m0, head + 1) : powf(m1, 2 * (head - n_head_log2) + 1);
+    }
 
+    void begin_row(int r, int64_t iq1, int64_t iq2) {
         attn_row & x = scratch.rows[r];
         x.iq1        = iq1;
         x.iq2        = iq2;
-        x.slope      = max_bias <= 0.0f ? 1.0f :
-                 iq2 < n_head_log2      ? powf(m0, iq2 + 1) :
-                                          powf(m1, 2 * (iq2 - n_head_log2) + 1);
+        x.slope      = slope_of(iq2);
         x.mask       = mask ? (const ggml_fp16_t *) ((const char *) mask->data + iq1 * mask->nb[1] +
                             iq2 % mask->ne[2] * mask->nb[2] + iq3 % mask->ne[3] * mask->nb[3]) :
                               nullptr;
@@ -317,10 +321,11 @@ class attn_rows {
             } else {
                 ggml_vec_scale_f32(v->ne[0], scratch.sums[r], ms);
             }
+            S_before = fmaf(x.S, ms, 0.0f); // a plain product would keep the compiler from fusing the one below
+
             x.M                   = s;
             scratch.weights[r][c] = 1.0f;
             x.S                   = x.S * ms + 1.0f;
-            S_before = x.S - 1.0f; // a product of its own would keep the compiler from fusing the one above
         }
         add_run(r, ic, begin, x.n_visible, S_before);
     }
