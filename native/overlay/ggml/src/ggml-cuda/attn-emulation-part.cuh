@@ -11,7 +11,7 @@ static __device__ __forceinline__ uint32_t ggml_cuda_attn_n_parts(const ggml_cud
     return n_cols == 1 && task.boost_block != UINT32_MAX ? gridDim.y + 1 : gridDim.y;
 }
 
-#if !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
+#ifdef GGML_CUDA_ATTN_BOOST_BLOCKS
 
 #include "attn-emulation-rows.cuh"
 
@@ -107,11 +107,11 @@ static __device__ __forceinline__ bool ggml_cuda_attn_boost_in_block(
     return true;
 }
 
-#else // the op is refused there
+#else
 
 template <int d, int n_cols, ggml_type type_K, ggml_type type_V>
 static __device__ __forceinline__ bool ggml_cuda_attn_boost_in_block(const ggml_cuda_attn_task &, float *, float2 *) {
     return false;
 }
 
-#endif // !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
+#endif // GGML_CUDA_ATTN_BOOST_BLOCKS

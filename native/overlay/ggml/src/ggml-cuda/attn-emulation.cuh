@@ -8,8 +8,22 @@
 #include "common.cuh"
 #include "ggml-attn-emulation.h"
 
-// a kernel's parameter that functions take by reference without a copy of it
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 700 && !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
+// Blocks of flash attention's launch that boost, see attn-emulation-part.cuh, only where a kernel's parameter can be taken by
+// reference: elsewhere each thread would begin with a copy of it, emulation or not.
+#if !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA) && CUDART_VERSION >= 11070
+static bool ggml_cuda_attn_has_boost_blocks(int cc) {
+    return ggml_cuda_highest_compiled_arch(cc) >= GGML_CUDA_CC_VOLTA;
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= GGML_CUDA_CC_VOLTA
+#define GGML_CUDA_ATTN_BOOST_BLOCKS
+#endif
+#else
+static bool ggml_cuda_attn_has_boost_blocks(int) {
+    return false;
+}
+#endif
+
+#ifdef GGML_CUDA_ATTN_BOOST_BLOCKS
 #define GGML_CUDA_ATTN_GRID_CONSTANT __grid_constant__
 #else
 #define GGML_CUDA_ATTN_GRID_CONSTANT

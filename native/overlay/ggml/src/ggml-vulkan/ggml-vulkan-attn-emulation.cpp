@@ -25,8 +25,8 @@ bool ggml_vk_attn_emulation_supports(const vk_device & device, const ggml_tensor
     const ggml_tensor * k = fa->src[1];
     const ggml_tensor * v = fa->src[2];
 
-    // what two splits store: flash attention ends the process where it is too much
-    const uint64_t split_k_size = 2 * (v->ne[0] + 2) * ggml_nrows(q) * sizeof(float);
+    // what splits store, three where two would be uneven: flash attention ends the process where it is too much
+    const uint64_t split_k_size = 3 * (v->ne[0] + 2) * ggml_nrows(q) * sizeof(float);
 
     return k->ne[0] <= MAX_D_K && v->ne[0] / 4 <= BOOST_THREADS && k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 &&
         k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3] && split_k_size <= device->properties.limits.maxStorageBufferRange;
@@ -39,7 +39,7 @@ const ggml_tensor * ggml_vk_attn_emulation_written(const ggml_tensor * op) {
 }
 
 // Rows of a small batch are few for a whole device: their cells are divided into chunks then.
-static uint32_t count_chunks(const ggml_backend_vk_context * ctx, const ggml_tensor * fa) {
+static uint32_t count_chunks(const ggml_backend_vk_context * ctx, const ggml_tensor * fa, uint64_t split_k_size) {
     const ggml_tensor * q = fa->src[0];
     const ggml_tensor * k = fa->src[1];
 
@@ -47,12 +47,15 @@ static uint32_t count_chunks(const ggml_backend_vk_context * ctx, const ggml_ten
     const uint32_t n_blocks = CEIL_DIV(q->ne[1] * q->ne[2] / k->ne[2], PATTERN_ROWS) * k->ne[2] * q->ne[3];
     const uint32_t wanted   = CEIL_DIV(2 * n_cores, n_blocks);
     const uint32_t most     = CEIL_DIV((uint32_t) k->ne[1], 4 * PATTERN_CELLS);
-    return std::max(1u, std::min(wanted, most));
+    const uint64_t room =
+        (ctx->device->properties.limits.maxStorageBufferRange - split_k_size) / ggml_nbytes(fa->src[5]);
+    return std::max<uint64_t>(1, std::min<uint64_t>(room, std::min(wanted, most)));
 }
 
-uint64_t ggml_vk_attn_emulation_scratch_size(const ggml_backend_vk_context * ctx, const ggml_tensor * fa) {
+uint64_t ggml_vk_attn_emulation_scratch_size(
+    const ggml_backend_vk_context * ctx, const ggml_tensor * fa, uint64_t split_k_size) {
     const ggml_tensor * pattern = ggml_vk_attn_emulation_written(fa);
-    const uint32_t      n       = pattern ? count_chunks(ctx, fa) : 1;
+    const uint32_t      n       = pattern ? count_chunks(ctx, fa, split_k_size) : 1;
     return n > 1 ? ggml_nbytes(pattern) * n : 0;
 }
 
@@ -107,7 +110,7 @@ static void record(ggml_backend_vk_context * ctx, vk_context & subctx, const ggm
     const vk_subbuffer  own     = ggml_vk_tensor_subbuffer(ctx, fa->src[6]);
     const vk_subbuffer  pattern = ggml_vk_tensor_subbuffer(ctx, fa->src[5]);
 
-    pc.n_chunks               = count_chunks(ctx, fa);
+    pc.n_chunks               = count_chunks(ctx, fa, split_k_size);
     pc.threshold_or_normalize = ggml_get_op_params_f32(fa, 6);
     if (pc.n_chunks > 1) {
         pc.list_offset = split_k_size / sizeof(int32_t);

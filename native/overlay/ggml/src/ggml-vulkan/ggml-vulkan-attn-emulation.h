@@ -38,7 +38,8 @@ bool ggml_vk_attn_emulation_used(const ggml_tensor * fa);
 const ggml_tensor * ggml_vk_attn_emulation_written(const ggml_tensor * op);
 
 // bytes needed behind what flash attention leaves of its splits
-uint64_t ggml_vk_attn_emulation_scratch_size(const ggml_backend_vk_context * ctx, const ggml_tensor * fa);
+uint64_t ggml_vk_attn_emulation_scratch_size(
+    const ggml_backend_vk_context * ctx, const ggml_tensor * fa, uint64_t split_k_size);
 
 // to be called once fa is complete; split_k_size: bytes of what its splits left
 void ggml_vk_attn_emulation(
