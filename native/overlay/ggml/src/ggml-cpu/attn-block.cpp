@@ -1,6 +1,8 @@
 #include "attn-block.h"
 
+#include "attn-exp.h"
 #include "attn-quantised.h"
+#include "attn-tile.h"
 #include "attn-variants.h"
 #include "ggml-cpu.h"
 #include "simd-mappings.h"
@@ -258,6 +260,12 @@ void attn_multiply_keys(const attn_keys & keys, int n_rows, const char * const *
 
 float attn_finish_scores(
     float * scores, const float * bias, float scale, float logit_softcap, const uint8_t * cells, int n_cells) {
+    if (n_cells == GGML_FA_TILE_KV && !bias && logit_softcap == 0.0f) {
+        for (int c = 0; c < GGML_FA_TILE_KV; ++c) {
+            scores[c] *= scale;
+        }
+        return attn_row_max(scores);
+    }
     float top = -INFINITY;
     for (int i = 0; i < n_cells; ++i) {
         const int c = cells[i];
@@ -265,7 +273,7 @@ float attn_finish_scores(
         if (logit_softcap != 0.0f) {
             s = logit_softcap * tanhf(s);
         }
-        s += bias[c];
+        s += bias ? bias[c] : 0.0f;
         scores[c] = s;
         top       = s > top ? s : top;
     }
@@ -281,7 +289,12 @@ void attn_compute_weights(
         w[r]    = scores[r < n_rows ? r : 0];
         sums[r] = S[r < n_rows ? r : 0];
     }
+    const bool no_gaps = cells[n_cells - 1] == n_cells - 1;
     for (int r = 0; r < n_rows; ++r) {
+        if (no_gaps) {
+            attn_exp(scores[r], n_cells, M[r]);
+            continue;
+        }
         for (int i = 0; i < n_cells; ++i) {
             scores[r][cells[i]] = expf(scores[r][cells[i]] - M[r]);
         }

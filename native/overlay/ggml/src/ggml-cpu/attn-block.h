@@ -43,7 +43,7 @@ void attn_load_query(const attn_keys & keys, const float * q, char * query);
 void attn_multiply_keys(const attn_keys & keys, int n_rows, const char * const * queries, const char * k,
     const uint8_t * cells, int n_cells, float * const * scores);
 
-// scaled, capped and biased; returns the largest
+// scaled, capped and biased, without any bias if it is null; returns the largest
 float attn_finish_scores(
     float * scores, const float * bias, float scale, float logit_softcap, const uint8_t * cells, int n_cells);
 

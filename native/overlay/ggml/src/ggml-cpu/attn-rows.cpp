@@ -11,6 +11,7 @@
 #include "vec.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,14 @@ static constexpr int ATTN_BLOCK     = GGML_FA_TILE_KV; // cells
 static constexpr int ATTN_N_AT_ONCE = 8;               // values of as many cells are dequantised before they are added
 
 namespace {
+
+constexpr std::array<uint8_t, ATTN_BLOCK> EACH_CELL = [] {
+    std::array<uint8_t, ATTN_BLOCK> cells{};
+    for (int i = 0; i < ATTN_BLOCK; ++i) {
+        cells[i] = i;
+    }
+    return cells;
+}();
 
 // heads with the same keys and values
 int64_t count_sharing_heads(const ggml_tensor * fa) {
@@ -35,9 +44,12 @@ struct attn_row {
     float S; // the sum of exp(score - M)
 
     // of a block of cells
-    int     n_visible;
-    uint8_t visible[ATTN_BLOCK];
-    float   bias[ATTN_BLOCK];
+    int             n_visible;
+    const uint8_t * visible; // EACH_CELL or some_cells
+    const float *   bias;    // null: none
+
+    uint8_t some_cells[ATTN_BLOCK];
+    float   some_bias[ATTN_BLOCK];
 };
 
 // what a thread needs for the rows in progress: parts of the work buffer
@@ -239,22 +251,22 @@ class attn_rows {
         attn_row & x = scratch.rows[r];
         if (r > 0 && x.mask == scratch.rows[0].mask && x.slope == scratch.rows[0].slope) {
             x.n_visible = scratch.rows[0].n_visible;
-            memcpy(x.visible, scratch.rows[0].visible, sizeof(x.visible));
-            memcpy(x.bias, scratch.rows[0].bias, sizeof(x.bias));
+            x.visible   = scratch.rows[0].visible;
+            x.bias      = scratch.rows[0].bias;
         } else if (!x.mask || attn_mask_is_zero((const char *) (x.mask + ic), 0, 1, n_cells)) {
             x.n_visible = n_cells;
-            for (int c = 0; c < n_cells; ++c) {
-                x.visible[c] = c;
-                x.bias[c]    = 0.0f;
-            }
+            x.visible   = EACH_CELL.data();
+            x.bias      = nullptr;
         } else {
             x.n_visible = 0;
             for (int c = 0; c < n_cells; ++c) {
-                x.bias[c] = x.slope * GGML_CPU_FP16_TO_FP32(x.mask[ic + c]);
-                if (x.bias[c] != -INFINITY) {
-                    x.visible[x.n_visible++] = c;
+                x.some_bias[c] = x.slope * GGML_CPU_FP16_TO_FP32(x.mask[ic + c]);
+                if (x.some_bias[c] != -INFINITY) {
+                    x.some_cells[x.n_visible++] = c;
                 }
             }
+            x.visible = x.some_cells;
+            x.bias    = x.some_bias;
         }
         if (x.n_visible < ATTN_BLOCK) {
             std::fill_n(scratch.weights[r], ATTN_BLOCK, 0.0f);
@@ -262,7 +274,7 @@ class attn_rows {
     }
 
     static bool same_visible(const attn_row & a, const attn_row & b) {
-        return a.n_visible == b.n_visible && memcmp(a.visible, b.visible, a.n_visible) == 0;
+        return a.n_visible == b.n_visible && (a.visible == b.visible || memcmp(a.visible, b.visible, a.n_visible) == 0);
     }
 
     void multiply_keys(int first, int n, int64_t ic) {
