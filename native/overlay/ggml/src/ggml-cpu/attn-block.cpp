@@ -280,24 +280,23 @@ float attn_finish_scores(
     return top;
 }
 
-void attn_compute_weights(
-    int n_rows, float * const * scores, const float * M, float * S, const uint8_t * cells, int n_cells) {
+void attn_compute_weights(float * scores, float M, const uint8_t * cells, int n_cells) {
+    if (n_cells > 0 && cells[n_cells - 1] - cells[0] == n_cells - 1) {
+        attn_exp(scores + cells[0], n_cells, M);
+        return;
+    }
+    for (int i = 0; i < n_cells; ++i) {
+        scores[cells[i]] = expf(scores[cells[i]] - M);
+    }
+}
+
+void attn_add_weights(int n_rows, const float * const * weights, float * S, const uint8_t * cells, int n_cells) {
     // sums wait for themselves alone, so those of some rows go side by side; who is not there is the first one again
     const float * w[ATTN_ROWS];
     float         sums[ATTN_ROWS];
     for (int r = 0; r < ATTN_ROWS; ++r) {
-        w[r]    = scores[r < n_rows ? r : 0];
+        w[r]    = weights[r < n_rows ? r : 0];
         sums[r] = S[r < n_rows ? r : 0];
-    }
-    const bool no_gaps = cells[n_cells - 1] == n_cells - 1;
-    for (int r = 0; r < n_rows; ++r) {
-        if (no_gaps) {
-            attn_exp(scores[r], n_cells, M[r]);
-            continue;
-        }
-        for (int i = 0; i < n_cells; ++i) {
-            scores[r][cells[i]] = expf(scores[r][cells[i]] - M[r]);
-        }
     }
     for (int i = 0; i < n_cells; ++i) {
         for (int r = 0; r < ATTN_ROWS; ++r) {

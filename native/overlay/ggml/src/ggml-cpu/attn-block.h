@@ -47,9 +47,11 @@ void attn_multiply_keys(const attn_keys & keys, int n_rows, const char * const *
 float attn_finish_scores(
     float * scores, const float * bias, float scale, float logit_softcap, const uint8_t * cells, int n_cells);
 
-// scores become weights exp(score - M), with M the maximum of a row, and S grows by their sum
-void attn_compute_weights(
-    int n_rows, float * const * scores, const float * M, float * S, const uint8_t * cells, int n_cells);
+// scores become weights exp(score - M), with M the maximum of their row
+void attn_compute_weights(float * scores, float M, const uint8_t * cells, int n_cells);
+
+// S[row] grows by the sum of the row's weights, cell by cell
+void attn_add_weights(int n_rows, const float * const * weights, float * S, const uint8_t * cells, int n_cells);
 
 // sums[row] += weights[row][cell] * v[cell], cell by cell; sums of F16 values are rounded to F16 after each
 void attn_add_values(int n_rows, int64_t d_v, ggml_fp16_t * const * sums, const char * v, size_t v_stride,

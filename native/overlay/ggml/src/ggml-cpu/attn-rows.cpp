@@ -231,19 +231,19 @@ class attn_rows {
     }
 
     void compute_weights(const int * which, int n, int64_t ic) {
-        float * scores[ATTN_ROWS];
-        float   M[ATTN_ROWS];
+        const attn_row & same = scratch.rows[which[0]];
+
+        float * w[ATTN_ROWS];
         float   S[ATTN_ROWS];
         for (int i = 0; i < n; ++i) {
-            scores[i] = scratch.weights[which[i]];
-            M[i]      = scratch.rows[which[i]].M;
-            S[i]      = scratch.rows[which[i]].S;
+            w[i] = scratch.weights[which[i]];
+            S[i] = scratch.rows[which[i]].S;
+            attn_compute_weights(w[i], scratch.rows[which[i]].M, same.visible, same.n_visible);
         }
-        const attn_row & x = scratch.rows[which[0]];
-        attn_compute_weights(n, scores, M, S, x.visible, x.n_visible);
+        attn_add_weights(n, w, S, same.visible, same.n_visible);
         for (int i = 0; i < n; ++i) {
             std::swap(scratch.rows[which[i]].S, S[i]);
-            apply_variant(which[i], ic, 0, x.n_visible, S[i]);
+            apply_variant(which[i], ic, 0, same.n_visible, S[i]);
         }
     }
 
@@ -295,6 +295,10 @@ class attn_rows {
         const int  first = x.visible[begin];
         const int  n     = x.visible[end - 1] + 1 - first;
         float *    w     = scratch.weights[r] + first;
+        if (variant.only_scales) {
+            variant.scale(r, ic + first, n, w);
+            return;
+        }
         if (!variant.changes_sums) {
             ggml_float none = 0.0;
             variant.apply(r, ic + first, n, w, x.M, x.S, &none);
@@ -311,41 +315,39 @@ class attn_rows {
         }
     }
 
-    // the maximum grows on the way
+    // the maximum grows on the way: a run of cells is all that have the same one
     void add_rising_row(int r, int64_t ic) {
         attn_row & x        = scratch.rows[r];
-        int        begin    = 0;
+        float *    w        = scratch.weights[r];
         float      S_before = x.S;
-        for (int i = 0; i < x.n_visible; ++i) {
-            const int   c = x.visible[i];
-            const float s = scratch.weights[r][c];
-            if (!(s > x.M)) {
-                scratch.weights[r][c] = expf(s - x.M);
-                x.S += scratch.weights[r][c];
-                continue;
+        int        begin    = 0;
+        while (begin < x.n_visible) {
+            int         rest = begin; // of the run, without a new maximum
+            const float s    = w[x.visible[begin]];
+            if (s > x.M) {
+                const float ms = expf(x.M - s);
+                if (v->type == GGML_TYPE_F16) {
+                    ggml_vec_scale_f16(v->ne[0], scratch.sums_f16[r], ms);
+                } else {
+                    ggml_vec_scale_f32(v->ne[0], scratch.sums[r], ms);
+                }
+                S_before = fmaf(x.S, ms, 0.0f); // a plain product would keep the compiler from fusing the one below
+
+                x.M                  = s;
+                x.S                  = x.S * ms + 1.0f;
+                w[x.visible[rest++]] = 1.0f;
             }
-            add_run(r, ic, begin, i, S_before);
-            begin = i;
-
-            const float ms = expf(x.M - s);
-            if (v->type == GGML_TYPE_F16) {
-                ggml_vec_scale_f16(v->ne[0], scratch.sums_f16[r], ms);
-            } else {
-                ggml_vec_scale_f32(v->ne[0], scratch.sums[r], ms);
+            int end = rest;
+            while (end < x.n_visible && !(w[x.visible[end]] > x.M)) {
+                ++end;
             }
-            S_before = fmaf(x.S, ms, 0.0f); // a plain product would keep the compiler from fusing the one below
-
-            x.M                   = s;
-            scratch.weights[r][c] = 1.0f;
-            x.S                   = x.S * ms + 1.0f;
-        }
-        add_run(r, ic, begin, x.n_visible, S_before);
-    }
-
-    void add_run(int r, int64_t ic, int begin, int end, float S_before) {
-        if (begin < end) {
+            attn_compute_weights(w, x.M, x.visible + rest, end - rest);
+            for (int i = rest; i < end; ++i) {
+                x.S += w[x.visible[i]];
+            }
             apply_variant(r, ic, begin, end, S_before);
             add_values(&r, 1, ic, begin, end);
+            begin = end;
         }
     }
 

@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <cstring>
 
-attn_variant::attn_variant(bool changes_sums, int64_t next_cell) : changes_sums(changes_sums) {
+attn_variant::attn_variant(bool changes_sums, bool only_scales, int64_t next_cell) :
+    changes_sums(changes_sums),
+    only_scales(only_scales) {
     std::fill_n(next_cells, GGML_FA_TILE_Q, next_cell);
 }
 
@@ -18,7 +20,7 @@ namespace {
 
 class plain final : public attn_variant {
   public:
-    plain() : attn_variant(false, INT64_MAX) {}
+    plain() : attn_variant(false, false, INT64_MAX) {}
 
     void begin_row(int, int, int, int) override {}
 
@@ -40,7 +42,7 @@ int64_t n_slots(const ggml_tensor * fa, int n_threads) {
 class record final : public attn_variant {
   public:
     record(const ggml_compute_params * params, const ggml_tensor * fa) :
-        attn_variant(false, INT64_MIN),
+        attn_variant(false, false, INT64_MIN),
         fa(fa),
         pattern(fa->src[5]),
         own_cells((const int32_t *) fa->src[6]->data),
@@ -52,13 +54,13 @@ class record final : public attn_variant {
     }
 
     void begin_row(int row, int, int iq2, int) override {
-        rows[row] = slot(first_slot + (split ? iq2 : row));
-        rows[row]->clear(pattern);
+        candidates[row] = slot(first_slot + (split ? iq2 : row));
+        candidates[row]->clear(pattern);
     }
 
     void apply(int row, int64_t cell, int n_cells, float * weights, float M, float S, ggml_float * sum) override {
         const float S_new = S + *sum;
-        rows[row]->add(cell, n_cells, weights, M, threshold * S_new);
+        candidates[row]->add(cell, n_cells, weights, M, threshold * S_new);
     }
 
     void apply_tile(
@@ -70,7 +72,7 @@ class record final : public attn_variant {
 
     void end_row(int row, int iq1, int iq2, int iq3, float M, float S) override {
         int32_t * dst = begin_pattern(iq1, iq2, iq3);
-        append(dst, *rows[row], iq1, iq3, M, S);
+        append(dst, *candidates[row], iq1, iq3, M, S);
     }
 
     void merge_chunks(int iq2, int64_t n_chunks, float M, float S) override {
@@ -91,7 +93,7 @@ class record final : public attn_variant {
     bool                split;      // this thread does a chunk of cells of each row, n_threads chunks in all
 
     // in progress; a decoded row is kept until its chunks are merged
-    attn_candidates * rows[GGML_FA_TILE_Q];
+    attn_candidates * candidates[GGML_FA_TILE_Q];
 
     attn_candidates * slot(int64_t i) { return (attn_candidates *) (slots + i * slot_size); }
 
@@ -111,7 +113,8 @@ class record final : public attn_variant {
 class boost final : public attn_variant {
   public:
     boost(const ggml_compute_params * params, const ggml_tensor * fa) :
-        attn_variant(ggml_flash_attn_ext_get_emulation_normalize(fa), INT64_MAX),
+        attn_variant(ggml_flash_attn_ext_get_emulation_normalize(fa), !ggml_flash_attn_ext_get_emulation_normalize(fa),
+            INT64_MAX),
         fa(fa),
         pattern(fa->src[5]),
         strength((const float *) fa->src[6]->data),
@@ -139,13 +142,12 @@ class boost final : public attn_variant {
         }
         attn_prefetch((const char *) x.next + to_prefetch);
         attn_prefetch((const char *) x.next + to_prefetch + 60);
-        set_next_cell(row);
-        next_tile = -1;
+        next_cells[row] = x.next < x.end ? *x.next : INT64_MAX;
+        next_tile       = -1;
     }
 
     void apply(int row, int64_t cell, int n_cells, float * weights, float, float, ggml_float * sum) override {
         scale(row, cell, n_cells, weights);
-        set_next_cell(row);
         if (changes_sums) {
             *sum = add(weights, n_cells);
         }
@@ -186,21 +188,11 @@ class boost final : public attn_variant {
   private:
     static constexpr int MANY = 8; // listed cells in a tile, above which a loop over them is faster
 
-    // the listed cells of a row that are still to come, and the factor of their weights
-    struct listed {
-        const int32_t * next;
-        const int32_t * end;
-        float           factor;
-        bool            dense; // more than MANY in a tile on average
-    };
-
     const ggml_tensor * fa;
     const ggml_tensor * pattern;
     const float *       strength;
     const float *       gain;
     size_t              to_prefetch; // bytes from a list to that of the row that takes its place
-
-    listed rows[GGML_FA_TILE_Q]; // in progress
 
     // For each tile of cells, a bit for each row whose next listed cell is there; at the end, for rows without one. How many
     // cells a row lists in a tile can't be predicted, so they are taken one by one, one of each row after the other.
@@ -238,25 +230,12 @@ class boost final : public attn_variant {
         due[std::min(tile, n_tiles)] |= (uint64_t) 1 << row;
     }
 
-    void set_next_cell(int row) { next_cells[row] = rows[row].next < rows[row].end ? *rows[row].next : INT64_MAX; }
-
-    // cells that are masked in this layer, or another thread's
+    // cells that are masked in this layer
     static const int32_t * skip(const int32_t * next, const int32_t * end, int64_t cell) {
         while (next < end && *next < cell) {
             ++next;
         }
         return next;
-    }
-
-    void scale(int row, int64_t cell, int n_cells, float * weights) {
-        listed &        x      = rows[row];
-        const int32_t * end    = x.end;
-        const float     factor = x.factor;
-        const int32_t * next   = skip(x.next, end, cell);
-        for (; next < end && *next < cell + n_cells; ++next) {
-            weights[*next - cell] *= factor;
-        }
-        x.next = next;
     }
 
     // anew, as what remains of a sum may be far smaller than what is taken from it

@@ -19,6 +19,8 @@ class attn_variant {
   public:
     // whether apply changes the sums
     const bool changes_sums;
+    // whether scale is all that apply does, which takes less time than a call of it
+    const bool only_scales;
 
     virtual void begin_row(int row, int iq1, int iq2, int iq3) = 0;
 
@@ -30,7 +32,28 @@ class attn_variant {
     // sum: of the weights, to be added to S
     virtual void apply(int row, int64_t cell, int n_cells, float * weights, float M, float S, ggml_float * sum) = 0;
 
-    // the same for a tile of rows from 0 on: weights are [n_rows][GGML_FA_TILE_KV], the others [n_rows]
+    // multiplies the weights of the row's listed cells by its factor; those that come before are masked in this layer, or another
+    // thread's
+    void scale(int row, int64_t cell, int n_cells, float * weights) {
+        listed &        x      = rows[row];
+        const int32_t * end    = x.end;
+        const float     factor = x.factor;
+        const int32_t * next   = x.next;
+        next_cells[row]        = INT64_MAX;
+        for (; next < end; ++next) {
+            const int32_t i = *next - (int32_t) cell;
+            if (i >= n_cells) {
+                next_cells[row] = *next;
+                break;
+            }
+            if (i >= 0) {
+                weights[i] *= factor;
+            }
+        }
+        x.next = next;
+    }
+
+    // as apply for a tile of rows from 0 on: weights are [n_rows][GGML_FA_TILE_KV], the others [n_rows]
     virtual void apply_tile(
         int n_rows, int64_t cell, float * weights, const float * M, const float * S, ggml_float * sums) = 0;
 
@@ -40,9 +63,18 @@ class attn_variant {
     virtual void merge_chunks(int iq2, int64_t n_chunks, float M, float S) = 0;
 
   protected:
+    // the listed cells of a row that are still to come, and the factor of their weights
+    struct listed {
+        const int32_t * next;
+        const int32_t * end;
+        float           factor;
+        bool            dense; // see boost::apply_tile
+    };
+
+    listed  rows[GGML_FA_TILE_Q];
     int64_t next_cells[GGML_FA_TILE_Q]; // for each row, the next cell that apply has to see, or past all cells
 
-    attn_variant(bool changes_sums, int64_t next_cell);
+    attn_variant(bool changes_sums, bool only_scales, int64_t next_cell);
     ~attn_variant() = default;
 };
 
