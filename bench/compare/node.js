@@ -1,5 +1,6 @@
 // Through Node.js: reattend, plain and steered, against stock node-llama-cpp and against the dense form.
-import {startEngine, whyNoStock} from "./engines.js";
+import {whyNoStock} from "../../scripts/lib/stock.js";
+import {startEngine} from "./engines.js";
 import {makeRow, takeTurns, tokensPerSecond} from "./turns.js";
 
 export async function compareNode({model, threads, clock, sizes: {node}, progress}) {

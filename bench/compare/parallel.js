@@ -3,8 +3,9 @@ import {execFile} from "node:child_process";
 import path from "node:path";
 import {promisify} from "node:util";
 import {median} from "#dist/bench/summary.js";
+import {whyNoStock} from "../../scripts/lib/stock.js";
 import {buildOurs} from "./builds.js";
-import {startEngine, whyNoStock} from "./engines.js";
+import {startEngine} from "./engines.js";
 import {makeRow, milliseconds, takeTurns, tokensPerSecond} from "./turns.js";
 
 const contextPerSequence = 256;

@@ -2,7 +2,7 @@
 import {spawn} from "node:child_process";
 import process from "node:process";
 import {fileURLToPath} from "node:url";
-import {whyNoStock} from "./engines.js";
+import {whyNoStock} from "../../scripts/lib/stock.js";
 import {makeRow, milliseconds, takeTurns} from "./turns.js";
 
 const firstToken = fileURLToPath(new URL("first-token.js", import.meta.url));

@@ -6,6 +6,7 @@ import process from "node:process";
 import {fileURLToPath} from "node:url";
 import test from "ava";
 import {runProcess} from "../support/cli.js";
+import {noStock} from "../support/stock.js";
 import type {CliResult} from "../support/cli.js";
 
 type Row = {
@@ -39,7 +40,7 @@ test("bench:compare --quick has rows for each part, as JSON and as Markdown, and
     const {rows, leftOut} = JSON.parse(stdout) as {rows: Row[], leftOut: Record<string, string>};
     t.regex(leftOut.off ?? "", /--no-build/);
     t.regex(leftOut.parallel ?? "", /llama-batched-bench/);
-    t.deepEqual(new Set(rows.map(({part}) => part)), new Set(hasStock ? ["node", "parallel", "startup"] : ["node", "startup"]));
+    t.deepEqual(new Set(rows.map(({part}) => part)), new Set(noStock == null ? ["node", "parallel", "startup"] : ["node", "startup"]));
     t.deepEqual(
         rows.filter(({other}) => other.name === "dense form").map(({what}) => what),
         ["prefill of 128", "decode at 0", "decode at 256"]
@@ -68,9 +69,6 @@ test("bench:compare says which model can't be loaded", async (t) => {
     t.is(code, 1);
     t.regex(stderr, /^bench:compare: .*missing\.gguf can't be loaded: .+\n$/);
 });
-
-// stock's binary is installed on this platform only
-const hasStock = process.platform === "linux" && process.arch === "x64";
 
 async function runBenchScript(name: string, args: readonly string[]): Promise<CliResult> {
     return await runProcess(process.execPath, [fileURLToPath(new URL(`../../bench/${name}`, import.meta.url)), ...args]);

@@ -1,19 +1,29 @@
 // Stock node-llama-cpp and ours in one process: each on its own libraries, both right.
 import fs from "node:fs";
 import path from "node:path";
+import process from "node:process";
 import test from "ava";
 import * as stock from "node-llama-cpp";
 import * as ours from "reattend";
 import {evaluateInChunks} from "../support/logits.js";
 import {allowedNmse, worstNmse} from "../support/nmse.js";
 import {oracleModelPath, readOracle} from "../support/oracle.js";
+import {noStock} from "../support/stock.js";
+import type {ExecutionContext} from "ava";
 
-// stock's binary is installed on this platform only
-const onLinux = process.platform === "linux" && process.arch === "x64"
-    ? test
-    : test.skip;
+const title = "stock node-llama-cpp and reattend in one process";
+// what is mapped is read from /proc
+const skipped = process.platform === "linux"
+    ? noStock
+    : "not on Linux";
+if (skipped == null)
+    test(title, bothInOneProcess);
+else {
+    console.warn(`skipped "${title}": ${skipped}`);
+    test.skip(`${title} [skipped: ${skipped}]`, bothInOneProcess);
+}
 
-onLinux("stock node-llama-cpp and reattend in one process", async (t) => {
+async function bothInOneProcess(t: ExecutionContext): Promise<void> {
     const options = {gpu: false, logLevel: ours.LlamaLogLevel.error, maxThreads: 2} as const;
     const loaded = [
         await stock.getLlama({...options, build: "never", skipDownload: true}),
@@ -43,7 +53,7 @@ onLinux("stock node-llama-cpp and reattend in one process", async (t) => {
 
     for (const llama of loaded)
         await llama.dispose();
-});
+}
 
 async function errorWithoutEmulation(model: ours.LlamaModel): Promise<number> {
     const {tokens, prefill_n, prefill_positions, decode_positions, cases} = await readOracle();
