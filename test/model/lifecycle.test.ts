@@ -5,6 +5,7 @@ import {getLlama as getStockLlama, LlamaLogLevel} from "node-llama-cpp";
 import {evaluateInChunks} from "../support/logits.js";
 import {oracleModelPath} from "../support/oracle.js";
 import {createContext, oracleModel} from "../support/oracleModel.js";
+import {testWithStock} from "../support/stock.js";
 import {randomTokens} from "../support/tokens.js";
 
 const tokens = randomTokens(30, 14);
@@ -213,7 +214,7 @@ test.serial("what only looks like a context is refused", async (t) => {
     await context.dispose();
 });
 
-test.serial("a context of node-llama-cpp's own llama.cpp is refused", async (t) => {
+testWithStock("a context of node-llama-cpp's own llama.cpp is refused", async (t) => {
     const llama = await getStockLlama({gpu: false, build: "never", maxThreads: 1, logLevel: LlamaLogLevel.error});
     const model = await llama.loadModel({modelPath: oracleModelPath});
     const context = await model.createContext({contextSize: 256});

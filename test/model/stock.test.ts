@@ -2,28 +2,19 @@
 import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
-import test from "ava";
 import * as stock from "node-llama-cpp";
 import * as ours from "reattend";
 import {evaluateInChunks} from "../support/logits.js";
 import {allowedNmse, worstNmse} from "../support/nmse.js";
 import {oracleModelPath, readOracle} from "../support/oracle.js";
-import {noStock} from "../support/stock.js";
-import type {ExecutionContext} from "ava";
+import {testWithStock} from "../support/stock.js";
 
-const title = "stock node-llama-cpp and reattend in one process";
 // what is mapped is read from /proc
-const skipped = process.platform === "linux"
-    ? noStock
+const otherReason = process.platform === "linux"
+    ? undefined
     : "not on Linux";
-if (skipped == null)
-    test(title, bothInOneProcess);
-else {
-    console.warn(`skipped "${title}": ${skipped}`);
-    test.skip(`${title} [skipped: ${skipped}]`, bothInOneProcess);
-}
 
-async function bothInOneProcess(t: ExecutionContext): Promise<void> {
+testWithStock("stock node-llama-cpp and reattend in one process", async (t) => {
     const options = {gpu: false, logLevel: ours.LlamaLogLevel.error, maxThreads: 2} as const;
     const loaded = [
         await stock.getLlama({...options, build: "never", skipDownload: true}),
@@ -53,7 +44,7 @@ async function bothInOneProcess(t: ExecutionContext): Promise<void> {
 
     for (const llama of loaded)
         await llama.dispose();
-}
+}, otherReason);
 
 async function errorWithoutEmulation(model: ours.LlamaModel): Promise<number> {
     const {tokens, prefill_n, prefill_positions, decode_positions, cases} = await readOracle();
