@@ -19,6 +19,7 @@ struct attention_tensors {
     ggml_tensor * own;
     ggml_tensor * strength;
     ggml_tensor * gain;
+    ggml_tensor * values = nullptr; // what the two above are parts of, in a graph's layout
     ggml_tensor * pattern;
 
     attention_tensors(ggml_context * ctx, const attention_case & c);
@@ -44,3 +45,8 @@ struct attention_checks {
 // what the boost does, by itself
 double attention_effect_nmse(
     const attention_reference & reference, const std::vector<double> & boosted, const std::vector<double> & plain);
+
+// The same of the worst row (query, head): among all rows those of great strength hide what the others do. An output's own rounding
+// is there whatever the boost does, so a thousandth of the row's square is added to what the error is divided by.
+double attention_worst_effect(const attention_case & c, const attention_reference & reference,
+    const std::vector<double> & boosted, const std::vector<double> & plain);

@@ -16,7 +16,9 @@ const wanted = [
     "flash_attn_ext_(vec_)?q8_0_dk128_dv128",
     "flash_attn_ext_f16_dk(32|40|80|96|112|128|256)_dv\\1",
     "flash_attn_ext_vec_f16_dk(32|96|128|256)_dv\\1",
-    "flash_attn_ext_(vec_)?f16_(dk192_dv128|dk576_dv512)"
+    "flash_attn_ext_(vec_)?(q8_0|q4_0)_dk(96|256)_dv\\3",
+    "flash_attn_ext_(vec_)?f16_dk192_dv128",
+    "flash_attn_ext_(vec_)?(f16|q8_0)_dk576_dv512"
 ].map((name) => new RegExp(`^kernel_${name}$`));
 
 // letters that kernel-library.h knows
