@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Runs the CPU's kernels against the reference in 64 bits as compiled for this x86 processor, for any with AVX2 and for any without AVX:
-// each has loops of its own.
+// Runs the CPU's kernels against the reference in 64 bits, and their exponentials against the C library's, as compiled for this x86
+// processor, for any with AVX2 and for any without AVX: each has loops of its own.
 import {spawnSync} from "node:child_process";
 import path from "node:path";
 import process from "node:process";
@@ -24,11 +24,13 @@ await runMain("check-x86", async () => {
     }
     const failed = [];
     for (const {title, name, definitions} of builds) {
-        const folder = await compileTarget({name, target: "run-kernels", definitions});
+        const folder = await compileTarget({name, target: "check-x86", definitions});
         console.log(`== ${title}`);
-        const {status} = spawnSync(path.join(folder, "run-kernels"), ["CPU", ...process.argv.slice(2)], {stdio: "inherit"});
-        if (status !== 0)
-            failed.push(title);
+        for (const [program, ...args] of [["run-kernels", "CPU", ...process.argv.slice(2)], ["compare-exp"]]) {
+            const {status} = spawnSync(path.join(folder, program), args, {stdio: "inherit"});
+            if (status !== 0)
+                failed.push(`${title} (${program})`);
+        }
     }
     if (failed.length > 0)
         throw new UserError(`the kernels failed, compiled for: ${failed.join(", ")}`);
