@@ -281,6 +281,14 @@ std::vector<attention_case> attention_cases() {
             c.n_kv      = 90;
             c.n_q       = n_q;
         });
+        add("turned off, next to nothing remains, normalized" + queries, [&](attention_case & c) {
+            c.turn_off  = true;
+            c.normalize = true;
+            c.sharpness = 10.0f;
+            c.threshold = 1e-8f;
+            c.type_k = c.type_v = GGML_TYPE_F32;
+            c.n_q               = n_q;
+        });
         add("flat rows, nothing is listed" + queries, [&](attention_case & c) {
             c.sharpness = 0.1f;
             c.n_kv      = 1024;
