@@ -1,12 +1,16 @@
 import process from "node:process";
-import {Llama, LlamaLogLevel, NoBinaryFoundError} from "node-llama-cpp";
-import type {LastBuildOptions, LlamaGpuType, LlamaOptions as NodeLlamaCppOptions} from "node-llama-cpp";
+import {Llama, LlamaLogLevel} from "node-llama-cpp";
+import type {LastBuildOptions, LlamaOptions as NodeLlamaCppOptions} from "node-llama-cpp";
 import {batchSequencesTogether} from "./batching.js";
 import {createLlama, loadBinding} from "./binding.js";
 import {findBuilds} from "./builds.js";
-import {checkRpcServers, connectRpcServers, RpcServerError, withRpcServers} from "./rpc.js";
+import {gpuFromEnvironment, openBest, rebuildHint, selectBuilds} from "./chooseBuild.js";
+import {checkRpcServers, connectRpcServers, withRpcServers} from "./rpc.js";
 import {defaultThreads} from "./threads.js";
+import type {Binding} from "./binding.js";
 import type {Build} from "./builds.js";
+import type {GpuOption, Opened} from "./chooseBuild.js";
+import type {RpcServers} from "./rpc.js";
 
 /** node-llama-cpp's options, and reattend's own. */
 export type LlamaOptions = NodeLlamaCppOptions & {
@@ -29,10 +33,6 @@ export type LlamaOptions = NodeLlamaCppOptions & {
     rpcServers?: readonly string[]
 };
 
-type GpuOption = NonNullable<LlamaOptions["gpu"]>;
-
-const rebuildHint = "Build it with `npm rebuild reattend` (in reattend's own repository: `npm run build:native`)";
-
 /**
  * `getLlama` of node-llama-cpp, on reattend's own build of llama.cpp.
  *
@@ -49,24 +49,31 @@ export async function getLlama(
         : optionsOrType;
     checkOptions(options);
 
-    const candidates = selectBuilds(options.gpu ?? gpuFromEnvironment(), findBuilds());
-    const failures: string[] = [];
-    for (const build of candidates) {
-        try {
-            return await load(build, options);
-        } catch (error) {
-            // a GPU build does not load without its driver, so "auto" goes on to the next
-            if (candidates.length === 1 || error instanceof RpcServerError)
-                throw error;
-            failures.push(`${gpuName(build.gpu)}: ${String(error)}`);
-        }
-    }
-    throw new NoBinaryFoundError(`None of reattend's native builds loads here. ${failures.join("; ")}`);
+    return await openBest(selectBuilds(options.gpu ?? gpuFromEnvironment(), findBuilds()), (build) => open(build, options));
 }
 
-async function load(build: Build, options: LlamaOptions): Promise<Llama> {
+async function open(build: Build, options: LlamaOptions): Promise<Opened<Llama>> {
     const binding = loadBinding(build.bindingPath);
     const servers = await connectRpcServers(binding, options.rpcServers ?? []);
+    try {
+        const llama = await load(build, options, binding, servers);
+        const hasGpu = binding.getGpuDeviceInfo().deviceNames.length > 0;
+        if (options.maxThreads == null && !hasGpu)
+            llama.maxThreads = defaultThreads(llama.cpuMathCores);
+        if (options.dryRun === true)
+            await llama.dispose();
+        return {
+            value: llama,
+            isUsable: build.gpu === false || hasGpu || servers != null,
+            close: () => llama.dispose()
+        };
+    } catch (error) {
+        servers?.native.dispose();
+        throw error;
+    }
+}
+
+async function load(build: Build, options: LlamaOptions, binding: Binding, servers: RpcServers | undefined): Promise<Llama> {
     const llama = await createLlama({
         bindings: withRpcServers(binding, servers),
         bindingPath: build.bindingPath,
@@ -91,51 +98,21 @@ async function load(build: Build, options: LlamaOptions): Promise<Llama> {
     });
 
     llama.onDispose.createListener(() => servers?.native.dispose());
-    batchSequencesTogether(llama);
-
-    if (options.maxThreads == null && binding.getGpuType() === false)
-        llama.maxThreads = defaultThreads(llama.cpuMathCores);
-    if (options.dryRun === true)
-        await llama.dispose();
+    await batchSequencesTogether(llama);
     return llama;
-}
-
-/** The builds that an option allows, best first; throws where there is none. */
-export function selectBuilds(gpu: GpuOption, builds: Build[]): Build[] {
-    if (builds.length === 0)
-        throw new NoBinaryFoundError(`reattend's native part is not built for ${process.platform}-${process.arch}. ${rebuildHint}.`);
-
-    const excluded = typeof gpu === "object"
-        ? gpu.exclude ?? []
-        : [];
-    const wanted = typeof gpu === "object"
-        ? gpu.type
-        : gpu;
-    const selected = builds.filter((build) => (
-        (wanted === "auto" || wanted === build.gpu) && !excluded.includes(build.gpu)
-    ));
-    if (selected.length === 0)
-        throw new NoBinaryFoundError(
-            `No native build of reattend fits gpu: ${JSON.stringify(gpu)}; there is ${builds.map((build) => gpuName(build.gpu)).join(", ")}. ` +
-            "Build it with `npx reattend build --gpu` and cuda, vulkan, metal or false."
-        );
-
-    return selected;
 }
 
 function checkOptions(options: LlamaOptions): void {
     const {gpu, build, cmakeOptions, logLevel, maxThreads, rpcServers} = options;
 
     const gpuType: unknown = typeof gpu === "object"
-        ? gpu.type
+        ? (gpu as typeof gpu | null)?.type
         : gpu;
-    if (gpuType != null && !["auto", "metal", "cuda", "vulkan", false].includes(gpuType as GpuOption & string))
+    if (gpu !== undefined && !["auto", "metal", "cuda", "vulkan", false].includes(gpuType as GpuOption & string))
         throw new TypeError(`gpu is ${JSON.stringify(gpu)}; allowed are "auto", "metal", "cuda", "vulkan" and false`);
 
-    if (logLevel != null && !Object.values(LlamaLogLevel).includes(logLevel))
-        throw new TypeError(
-            `logLevel is ${JSON.stringify(logLevel)}; allowed are ${Object.values(LlamaLogLevel).map((level) => `"${level}"`).join(", ")}`
-        );
+    if (logLevel != null)
+        checkLogLevel("logLevel", logLevel);
 
     if (maxThreads != null && !(Number.isInteger(maxThreads) && maxThreads >= 0))
         throw new RangeError(`maxThreads is ${maxThreads}; allowed are whole numbers from 0, which stands for no limit`);
@@ -149,25 +126,20 @@ function checkOptions(options: LlamaOptions): void {
         );
 }
 
-function gpuName(gpu: LlamaGpuType): string {
-    return gpu === false
-        ? "false (CPU only)"
-        : JSON.stringify(gpu);
+function checkLogLevel(name: string, logLevel: string): asserts logLevel is LlamaLogLevel {
+    const allowed: readonly string[] = Object.values(LlamaLogLevel);
+    if (!allowed.includes(logLevel))
+        throw new TypeError(`${name} is ${JSON.stringify(logLevel)}; allowed are ${allowed.map((level) => `"${level}"`).join(", ")}`);
 }
 
 /*
  * node-llama-cpp's defaults, which it does not export.
  */
 
-function gpuFromEnvironment(): GpuOption {
-    const name = process.env.NODE_LLAMA_CPP_GPU ?? "auto";
-    return ["false", "off", "none", "disable", "disabled"].includes(name)
-        ? false
-        : name as GpuOption;
-}
-
 function logLevelFromEnvironment(): LlamaLogLevel {
-    return (process.env.NODE_LLAMA_CPP_LOG_LEVEL ?? LlamaLogLevel.warn) as LlamaLogLevel;
+    const logLevel = process.env.NODE_LLAMA_CPP_LOG_LEVEL || LlamaLogLevel.warn;
+    checkLogLevel("NODE_LLAMA_CPP_LOG_LEVEL", logLevel);
+    return logLevel;
 }
 
 function debugFromEnvironment(): boolean {

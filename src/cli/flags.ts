@@ -19,9 +19,13 @@ const cacheTypes = ["f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
 
 const gpuChoices = ["auto", ...gpuTypes] as const;
 
+export type GpuFlag = typeof gpuChoices[number];
+
 export type ModelFlags = {
     model: string,
-    gpu: typeof gpuChoices[number],
+
+    /** `undefined`: what NODE_LLAMA_CPP_GPU says */
+    gpu?: GpuFlag,
     gpuLayers?: number,
     threads?: number,
     contextSize?: number,
@@ -53,7 +57,7 @@ export function addModelFlags(command: Command, {threads}: {threads?: number} = 
     return command
         .addOption(new Option("-m, --model <file>", "GGUF file of the model")
             .default(embeddedModelPath, "the embedded model"))
-        .addOption(choiceOption("--gpu <type>", "what to compute with; false: only the CPU", gpuChoices))
+        .addOption(gpuFlag())
         .addOption(numberOption("--gpu-layers <n>", "layers on the GPU (default: as many as fit)", {integer: true, min: 0}))
         .addOption(threadsFlag)
         .addOption(numberOption("--context-size <n>", "length of the context in tokens (default: as fits)", {integer: true, min: 8}))
@@ -62,6 +66,13 @@ export function addModelFlags(command: Command, {threads}: {threads?: number} = 
         .option("--flash-attention", "compute with flash attention", true)
         .option("--no-flash-attention", "compute without it")
         .option("--debug", "show llama.cpp's messages, and where an error comes from");
+}
+
+/** It has no default, so that without it the environment counts. */
+export function gpuFlag(): Option {
+    return optionalChoiceOption(
+        "--gpu <type>", "what to compute with, false: only the CPU (default: as NODE_LLAMA_CPP_GPU says, else auto)", gpuChoices
+    );
 }
 
 export function addEmulationFlags(command: Command): Command {

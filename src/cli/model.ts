@@ -3,8 +3,9 @@ import process from "node:process";
 import {emulateAttention, getLlama, LlamaLogLevel, ProfileError, resolveChatWrapper} from "../index.js";
 import {Failure, UsageError} from "./failure.js";
 import {embeddedModelPath} from "./flags.js";
+import {checkGpu, chooseGpu} from "./gpu.js";
 import {startProgress} from "./progress.js";
-import type {AttentionEmulation, AttentionEmulationOptions, AttentionProfile, ChatWrapper, Llama, LlamaContext, LlamaModel} from "../index.js";
+import type {AttentionEmulation, AttentionEmulationOptions, AttentionProfile, ChatWrapper, LlamaContext, LlamaModel} from "../index.js";
 import type {ModelFlags} from "./flags.js";
 
 export type OpenModel = Disposable & {
@@ -34,7 +35,7 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
     const progress = startProgress("loading the model");
     const problems: string[] = [];
     const llama = await getLlama({
-        gpu: flags.gpu === "false" ? false : flags.gpu,
+        gpu: chooseGpu(flags.gpu),
         maxThreads: flags.threads,
         logLevel: flags.debug ? LlamaLogLevel.debug : LlamaLogLevel.error,
         logger: (_level, message) => {
@@ -44,7 +45,9 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
         }
     });
     try {
-        await checkGpu(flags, llama);
+        const devices = await llama.getGpuDeviceNames();
+        checkGpu(flags.gpu, devices);
+        checkGpuLayers(flags, devices);
         const model = await llama.loadModel({
             modelPath: flags.model,
             gpuLayers: flags.gpuLayers,
@@ -75,14 +78,9 @@ function ggmlType(name: ModelFlags["cacheTypeK"]) {
     return name.toUpperCase() as Uppercase<typeof name>;
 }
 
-/** A GPU that was asked for must be there; node-llama-cpp goes on without. */
-async function checkGpu({gpu, gpuLayers = 0}: ModelFlags, llama: Llama): Promise<void> {
-    const named = gpu !== "auto" && gpu !== "false";
-    if ((!named && gpuLayers === 0) || (await llama.getGpuDeviceNames()).length > 0)
-        return;
-    throw new Failure(named
-        ? `--gpu is ${gpu}, but llama.cpp finds no device for it here`
-        : `--gpu-layers is ${gpuLayers}, but there is no GPU to compute with`);
+function checkGpuLayers({gpuLayers = 0}: ModelFlags, devices: readonly string[]): void {
+    if (gpuLayers > 0 && devices.length === 0)
+        throw new Failure(`--gpu-layers is ${gpuLayers}, but there is no GPU to compute with`);
 }
 
 /** `emulateAttention`, with an option that is not allowed on this model reported as the flag that it came from. */

@@ -1,8 +1,8 @@
 import {createRequire} from "node:module";
 import {Command} from "commander";
 import {
-    addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, gpuTypes, numberListOption, numberOption, optionalChoiceOption,
-    scheduleOption
+    addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, gpuFlag, gpuTypes, numberListOption, numberOption,
+    optionalChoiceOption, scheduleOption
 } from "./flags.js";
 import type {BenchFlags} from "./bench.js";
 import type {BuildFlags} from "./build.js";
@@ -168,6 +168,7 @@ export function createProgram(): Command {
         .description("Compute layers of models for other machines, until Ctrl-C. They name this one in getLlama({rpcServers: [...]}).")
         .option("--host <address>", "address to listen on; 0.0.0.0 stands for all of this machine's", "127.0.0.1")
         .addOption(numberOption("--port <n>", "port to listen on", {integer: true, min: 1, max: 65535}).default(50052))
+        .addOption(gpuFlag())
         .addOption(numberOption("--threads <n>", "threads to compute with (default: physical cores)", {integer: true, min: 1}));
     serveRpc.action(async (flags: ServeRpcFlags) => {
         const {runServeRpc} = await import("./serveRpc.js");

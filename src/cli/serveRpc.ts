@@ -3,23 +3,29 @@ import net from "node:net";
 import process from "node:process";
 import {loadBinding} from "../binding.js";
 import {findBuilds} from "../builds.js";
-import {selectBuilds} from "../getLlama.js";
+import {openBest, selectBuilds} from "../chooseBuild.js";
 import {defaultThreads} from "../threads.js";
 import {Failure} from "./failure.js";
+import {checkGpu, chooseGpu} from "./gpu.js";
+import type {Binding} from "../binding.js";
+import type {Build} from "../builds.js";
+import type {Opened} from "../chooseBuild.js";
+import type {GpuFlag} from "./flags.js";
 
 export type ServeRpcFlags = {
     host: string,
     port: number,
+    gpu?: GpuFlag,
     threads?: number
 };
 
 /** Serves until a signal ends the process, which the native side sees to: no JavaScript runs any more. */
-export async function runServeRpc({host, port, threads}: ServeRpcFlags): Promise<void> {
+export async function runServeRpc({host, port, gpu, threads}: ServeRpcFlags): Promise<void> {
     const address = await resolveHost(host);
     await checkPort(address, port);
 
-    const [build] = selectBuilds("auto", findBuilds());
-    const binding = loadBinding(build!.bindingPath);
+    const binding = await openBest(selectBuilds(chooseGpu(gpu), findBuilds()), open);
+    checkGpu(gpu, binding.getGpuDeviceInfo().deviceNames);
 
     await writeToStderr(
         "Warning: llama.cpp's RPC has neither passwords nor encryption. Whoever reaches this port can use, and break into, " +
@@ -27,6 +33,15 @@ export async function runServeRpc({host, port, threads}: ServeRpcFlags): Promise
     );
     binding.serveRpc(`${address}:${port}`, threads ?? defaultThreads(binding.getMathCores()));
     throw new Failure(`cannot serve on ${host}:${port}`);
+}
+
+function open(build: Build): Opened<Binding> {
+    const binding = loadBinding(build.bindingPath);
+    return {
+        value: binding,
+        isUsable: build.gpu === false || binding.getGpuDeviceInfo().deviceNames.length > 0,
+        close: () => undefined
+    };
 }
 
 /** llama.cpp listens on IPv4 addresses only. */

@@ -60,6 +60,15 @@ test("a GPU without a build for it is a failure that says how to get one: exit c
     t.regex(stderr, new RegExp(`gpu: "${gpu}"; there is .*npx reattend build`));
 });
 
+test("NODE_LLAMA_CPP_GPU counts where there is no --gpu", async (t) => {
+    const env = {NODE_LLAMA_CPP_GPU: process.platform === "darwin" ? "cuda" : "metal"};
+    const args = ["complete", "x", "--threads", "1", "--max-tokens", "1"];
+    const [asEnvironment, asFlag] = await Promise.all([runCli(args, {env}), runCli([...args, "--gpu", "false"], {env})]);
+    t.is(asEnvironment.code, 1);
+    t.true(asEnvironment.stderr.includes(`gpu: "${env.NODE_LLAMA_CPP_GPU}"; there is`), asEnvironment.stderr);
+    t.is(asFlag.code, 0, asFlag.stderr);
+});
+
 test("what can't be built here is told in one sentence: exit code 1", async (t) => {
     const gpu = process.platform === "darwin" ? "cuda" : "metal";
     const {code, stderr} = await runCli(["build", "--gpu", gpu]);

@@ -1,7 +1,8 @@
+import process from "node:process";
 import test from "ava";
 import {LlamaLogLevel, NoBinaryFoundError, getLlama} from "reattend";
 import type {LlamaOptions} from "reattend";
-import {selectBuilds} from "#dist/getLlama.js";
+import {gpuFromEnvironment, openBest, selectBuilds} from "#dist/chooseBuild.js";
 import {findBuilds} from "#dist/builds.js";
 import type {Build} from "#dist/builds.js";
 
@@ -67,8 +68,56 @@ test("without a build that fits, the error says what was asked for and what ther
     });
 });
 
+/** What is opened of builds with these devices; an error is what a build throws. */
+async function openOf(builds: readonly Build[], devices: Partial<Record<string, number | Error>>) {
+    const closed: string[] = [];
+    const opened = await openBest(builds, ({gpu, bindingPath}) => {
+        const found = devices[bindingPath] ?? 0;
+        if (found instanceof Error)
+            throw found;
+        return {value: bindingPath, isUsable: gpu === false || found > 0, close: () => void closed.push(bindingPath)};
+    });
+    return {opened, closed};
+}
+
+test("a GPU build without a device, or that does not load, gives way to the next", async (t) => {
+    t.deepEqual(await openOf([cuda, cpu], {cuda: 1}), {opened: "cuda", closed: []});
+    t.deepEqual(await openOf([cuda, cpu], {cuda: 0}), {opened: "cpu", closed: ["cuda"]});
+    t.deepEqual(await openOf([cuda, cpu], {cuda: new Error("no driver")}), {opened: "cpu", closed: []});
+    t.deepEqual(await openOf([cuda], {cuda: 0}), {opened: "cuda", closed: []}); // it was asked for
+});
+
+test("where no build opens, the error gives each one's reason", async (t) => {
+    await t.throwsAsync(openOf([cuda], {cuda: new Error("no driver")}), {message: "no driver"});
+    await t.throwsAsync(openOf([cuda, {...cuda, gpu: "vulkan"}, cpu], {cuda: new Error("no driver"), cpu: new Error("damaged")}), {
+        instanceOf: NoBinaryFoundError, message: /"cuda": Error: no driver; "vulkan": Error: no driver; false \(CPU only\): Error: damaged/
+    });
+});
+
+test.serial("NODE_LLAMA_CPP_GPU counts where no GPU is chosen", async (t) => {
+    t.teardown(() => {
+        delete process.env.NODE_LLAMA_CPP_GPU;
+    });
+    for (const [value, gpu] of [["", "auto"], ["auto", "auto"], ["vulkan", "vulkan"], ["off", false], ["false", false]] as const) {
+        process.env.NODE_LLAMA_CPP_GPU = value;
+        t.is(gpuFromEnvironment(), gpu);
+    }
+    process.env.NODE_LLAMA_CPP_GPU = "opencl";
+    await t.throwsAsync(getLlama(), {message: 'NODE_LLAMA_CPP_GPU is "opencl"; allowed are auto, metal, cuda, vulkan and false'});
+    await t.notThrowsAsync(async () => (await getLlama({gpu: false})).dispose());
+});
+
+test.serial("a log level that there is none of in the environment is refused", async (t) => {
+    process.env.NODE_LLAMA_CPP_LOG_LEVEL = "loud";
+    t.teardown(() => {
+        delete process.env.NODE_LLAMA_CPP_LOG_LEVEL;
+    });
+    await t.throwsAsync(getLlama({gpu: false}), {message: /^NODE_LLAMA_CPP_LOG_LEVEL is "loud"; allowed are "disabled", .*"debug"$/});
+});
+
 const badOptions: Array<[options: object, message: RegExp]> = [
     [{gpu: "opencl"}, /^gpu is "opencl"; allowed are "auto", "metal", "cuda", "vulkan" and false$/],
+    [{gpu: null}, /^gpu is null; allowed are "auto"/],
     [{logLevel: "loud"}, /^logLevel is "loud"; allowed are "disabled", .*"debug"$/],
     [{maxThreads: -1}, /^maxThreads is -1; allowed are whole numbers from 0/],
     [{maxThreads: 1.5}, /^maxThreads is 1.5; /],

@@ -3,6 +3,7 @@ import fs from "node:fs/promises";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
+import process from "node:process";
 import test from "ava";
 import {captureAttention, emulateAttention, getLlama, LlamaLogLevel} from "reattend";
 import type {AttentionEmulationOptions, LlamaModel} from "reattend";
@@ -249,14 +250,16 @@ for (const rpcServers of [["nonsense"], ["host:99999"], ["host:0"], ["host"], ["
     });
 }
 
-test.serial("stock clients get what a stock server would say", async (t) => {
-    // HELLO: command 14, 24 bytes of capabilities
+/** What a server says to a client's HELLO; rejects where it is busy. */
+async function sayHello(port: number): Promise<Buffer> {
+    // command 14, 24 bytes of capabilities
     const request = Buffer.alloc(1 + 8 + 24);
     request[0] = 14;
     request.writeBigUInt64LE(24n, 1);
-    const answer = await new Promise<Buffer>((resolve, reject) => {
-        const socket = net.connect(servers[0].port, "127.0.0.1", () => socket.write(request));
+    return await new Promise<Buffer>((resolve, reject) => {
+        const socket = net.connect(port, "127.0.0.1", () => socket.write(request));
         let received = Buffer.alloc(0);
+        socket.setTimeout(20_000, () => socket.destroy(new Error("the server does not answer")));
         socket.on("error", reject).on("data", (chunk: Buffer) => {
             received = Buffer.concat([received, chunk]);
             if (received.length >= helloAnswer.size) {
@@ -265,9 +268,23 @@ test.serial("stock clients get what a stock server would say", async (t) => {
             }
         });
     });
+}
+
+test.serial("stock clients get what a stock server would say", async (t) => {
+    const answer = await sayHello(servers[0].port);
     t.is(answer[helloAnswer.emulation], 0x81);
     answer[helloAnswer.emulation] = 0;
     t.deepEqual(new Uint8Array(answer), new Uint8Array(answerToHello(7, 0, 0, 0)));
+});
+
+test.serial("servers are free again where getLlama fails after it has connected to them", async (t) => {
+    await t.throwsAsync(getLlama({
+        gpu: false, rpcServers: [servers[0].address], logLevel: LlamaLogLevel.error,
+        vramPadding() {
+            throw new Error("no padding");
+        }
+    }), {message: "no padding"});
+    await t.notThrowsAsync(sayHello(servers[0].port));
 });
 
 test.serial("serve-rpc warns, ends on Ctrl-C with 130, and says what prevents it", async (t) => {
@@ -279,6 +296,12 @@ test.serial("serve-rpc warns, ends on Ctrl-C with 130, and says what prevents it
     t.is(await server.kill("SIGINT"), 130);
 
     t.is((await runCli(["serve-rpc", "--port", "99999"])).code, 2);
+    const gpu = process.platform === "darwin" ? "cuda" : "metal"; // which can't be built here
+    for (const {stderr} of await Promise.all([
+        runCli(["serve-rpc", "--port", String(server.port), "--gpu", gpu]),
+        runCli(["serve-rpc", "--port", String(server.port)], {env: {NODE_LLAMA_CPP_GPU: gpu}})
+    ]))
+        t.regex(stderr, new RegExp(`^reattend: No native build of reattend fits gpu: "${gpu}"; there is `));
 
     const port = await findFreePort();
     const served = await runCli(["serve-rpc", "--port", String(port)], {

@@ -1,0 +1,82 @@
+import process from "node:process";
+import {NoBinaryFoundError} from "node-llama-cpp";
+import {RpcServerError} from "./rpc.js";
+import type {LlamaGpuType} from "node-llama-cpp";
+import type {Build} from "./builds.js";
+import type {LlamaOptions} from "./getLlama.js";
+
+export type GpuOption = NonNullable<LlamaOptions["gpu"]>;
+
+export const rebuildHint = "Build it with `npm rebuild reattend` (in reattend's own repository: `npm run build:native`)";
+
+/** The builds that an option allows, best first; throws where there is none. */
+export function selectBuilds(gpu: GpuOption, builds: Build[]): Build[] {
+    if (builds.length === 0)
+        throw new NoBinaryFoundError(`reattend's native part is not built for ${process.platform}-${process.arch}. ${rebuildHint}.`);
+
+    const excluded = typeof gpu === "object"
+        ? gpu.exclude ?? []
+        : [];
+    const wanted = typeof gpu === "object"
+        ? gpu.type
+        : gpu;
+    const selected = builds.filter((build) => (
+        (wanted === "auto" || wanted === build.gpu) && !excluded.includes(build.gpu)
+    ));
+    if (selected.length === 0)
+        throw new NoBinaryFoundError(
+            `No native build of reattend fits gpu: ${JSON.stringify(gpu)}; there is ${builds.map((build) => gpuName(build.gpu)).join(", ")}. ` +
+            "Build it with `npx reattend build --gpu` and cuda, vulkan, metal or false."
+        );
+
+    return selected;
+}
+
+/** What was made of a build. */
+export type Opened<T> = {
+    value: T,
+
+    /** whether it has devices to compute with, or needs none */
+    isUsable: boolean,
+    close: () => Promise<void> | void
+};
+
+/**
+ * Opens the first of the builds that loads and has a device to compute with. A GPU build does not load without its driver, and finds
+ * no device where there is none. The last one has no other behind it, so it is taken without a device, too.
+ */
+export async function openBest<T>(
+    builds: readonly Build[], open: (build: Build) => Opened<T> | Promise<Opened<T>>
+): Promise<T> {
+    const failures: string[] = [];
+    for (const [index, build] of builds.entries()) {
+        try {
+            const {value, isUsable, close} = await open(build);
+            if (isUsable || index === builds.length - 1)
+                return value;
+            await close();
+            failures.push(`${gpuName(build.gpu)}: it finds no device`);
+        } catch (error) {
+            if (builds.length === 1 || error instanceof RpcServerError)
+                throw error;
+            failures.push(`${gpuName(build.gpu)}: ${String(error)}`);
+        }
+    }
+    throw new NoBinaryFoundError(`None of reattend's native builds loads here. ${failures.join("; ")}`);
+}
+
+/** node-llama-cpp's default for `gpu`, which it does not export. */
+export function gpuFromEnvironment(): "auto" | LlamaGpuType {
+    const name = process.env.NODE_LLAMA_CPP_GPU || "auto";
+    if (["false", "off", "none", "disable", "disabled"].includes(name))
+        return false;
+    if (!["auto", "metal", "cuda", "vulkan"].includes(name))
+        throw new TypeError(`NODE_LLAMA_CPP_GPU is "${name}"; allowed are auto, metal, cuda, vulkan and false`);
+    return name as "auto" | LlamaGpuType;
+}
+
+function gpuName(gpu: LlamaGpuType): string {
+    return gpu === false
+        ? "false (CPU only)"
+        : JSON.stringify(gpu);
+}
