@@ -1,5 +1,8 @@
 import {createRequire} from "node:module";
-import type {Llama, LlamaContext, LlamaContextSequence, LlamaModel, LlamaLogLevel, LlamaNuma, Token} from "node-llama-cpp";
+import type {
+    BatchingOptions, CustomBatchingPrioritizationStrategy, Llama, LlamaContext, LlamaContextSequence, LlamaLogLevel, LlamaModel, LlamaNuma,
+    Token
+} from "node-llama-cpp";
 import * as nodeLlamaCpp from "node-llama-cpp";
 
 /*
@@ -276,8 +279,14 @@ export type DecodeQueue = {
         request: DecodeRequest, mapLogits: (row: number, position: number) => T
     ): Promise<Array<[position: number, value: Awaited<T>]>>,
 
-    readonly _queuedDecodes: Array<{readonly sequenceId: number}>
+    /** in the order in which they were asked for */
+    readonly _queuedDecodes: ReadonlyArray<{readonly sequenceId: number}>,
+
+    /** asked once a step which queued tokens go into the next batch, and in which order */
+    readonly _batchingOptions: {itemPrioritizationStrategy: PrioritizationStrategy}
 };
+
+type PrioritizationStrategy = NonNullable<BatchingOptions["itemPrioritizationStrategy"]>;
 
 export type DecodeRequest = {
     readonly sequenceId: number,
@@ -295,6 +304,16 @@ export type DecodeRequest = {
 
 export function queueOf(context: LlamaContext): DecodeQueue {
     return context as unknown as DecodeQueue;
+}
+
+/** What gives node-llama-cpp's function for a strategy's name; it is not exported. */
+export async function loadStrategyResolver(): Promise<(strategy: PrioritizationStrategy) => CustomBatchingPrioritizationStrategy> {
+    const folder = "./evaluator/LlamaContext/utils/";
+    const url = new URL(`${folder}resolveBatchItemsPrioritizationStrategy.js`, import.meta.resolve("node-llama-cpp"));
+    const {resolveBatchItemsPrioritizationStrategy} = await import(url.href) as {
+        resolveBatchItemsPrioritizationStrategy: (strategy: PrioritizationStrategy) => CustomBatchingPrioritizationStrategy
+    };
+    return resolveBatchItemsPrioritizationStrategy;
 }
 
 /** Calls back with each context of each model that is loaded from now on, before its creator sees it. */

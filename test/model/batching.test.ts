@@ -1,7 +1,7 @@
 // Sequences of a context go through the model together, with emulation and without, and their graphs are reused.
 import test from "ava";
 import {emulateAttention} from "reattend";
-import {addonContextOf, bindingOf} from "#dist/binding.js";
+import {addonContextOf, bindingOf, idOfSequence, queueOf} from "#dist/binding.js";
 import {createContext, oracleModel} from "../support/oracleModel.js";
 import type {LlamaContext, Token} from "reattend";
 
@@ -27,6 +27,38 @@ for (const sequences of [2, 4, 8]) {
         });
     }
 }
+
+test("firstInFirstOut: who asked first is not overtaken by sequences with smaller ids", async (t) => {
+    const context = await createContext({
+        sequences: 3, contextSize: 128, batchSize: 32, batching: {itemPrioritizationStrategy: "firstInFirstOut"}
+    });
+    const ended: number[] = [];
+    const sequences = [context.getSequence(), context.getSequence(), context.getSequence()];
+    await Promise.all(sequences.reverse().map(async (sequence) => {
+        await sequence.evaluateWithoutGeneratingNewTokens(Array.from({length: 33}, (_, i) => 5 + i as Token));
+        ended.push(idOfSequence(sequence));
+    }));
+    t.deepEqual(ended, [2, 1, 0]);
+    await context.dispose();
+});
+
+test("what is chosen goes into a batch in the order of ids, and no more than fits", async (t) => {
+    const context = await createContext({sequences: 3, contextSize: 128, batchSize: 32, batching: {
+        itemPrioritizationStrategy: ({items}) => items.map((item) => ({item, processAmount: 31}))
+    }});
+    const tokens = Array.from({length: 31}, (_, i) => 5 + i as Token);
+    const parts: Array<[sequenceId: number, tokens: number]> = [];
+    await Promise.all([2, 1, 0].map((sequenceId) => queueOf(context)._decodeTokens(
+        {sequenceId, tokens, firstTokenSequenceIndex: 0, logits: tokens.map(() => true)},
+        (place) => {
+            if (place === 0 || parts.at(-1)?.[0] !== sequenceId)
+                parts.push([sequenceId, 0]);
+            parts.at(-1)![1]++;
+        }
+    )));
+    t.deepEqual(parts, [[1, 1], [2, 31], [0, 2], [1, 30], [0, 29]]);
+    await context.dispose();
+});
 
 async function generateInParallel(
     sequences: number, {emulated, together}: {emulated: boolean, together: boolean}

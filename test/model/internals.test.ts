@@ -3,11 +3,11 @@ import test from "ava";
 import {getLlama, Llama, LlamaEmbeddingContext, LlamaLogLevel, LlamaRankingContext} from "reattend";
 import {
     addonContextOf, addonModelOf, bindingOf, contextOfSequence, heldContextOf, idOfSequence, isIdUnused,
-    onContextCreated, onSequenceIdReclaimed, queueOf
+    loadStrategyResolver, onContextCreated, onSequenceIdReclaimed, queueOf
 } from "#dist/binding.js";
 import {oracleModelPath} from "../support/oracle.js";
 import {createContext, oracleModel} from "../support/oracleModel.js";
-import type {LlamaContext, Token} from "reattend";
+import type {BatchItem, LlamaContext, Token} from "reattend";
 
 test("Llama._create takes a binding", (t) => {
     t.is(typeof (Llama as unknown as {_create: unknown})._create, "function");
@@ -77,9 +77,19 @@ test("Llama.loadModel and LlamaModel.createContext make all contexts; LlamaConte
         .map((sequence) => sequence.evaluateWithoutGeneratingNewTokens([5 as Token]));
     for (let i = 0; i < 100; i++)
         await Promise.resolve();
-    t.deepEqual(queue._queuedDecodes.map(({sequenceId}) => sequenceId), [0, 1]); // in the order of their ids, see src/batching.ts
+    t.deepEqual(queue._queuedDecodes.map(({sequenceId}) => sequenceId), [1, 0]); // as they asked: src/batching.ts counts on it
     await Promise.all(waiting);
     await llama.dispose();
+});
+
+test("LlamaContext._batchingOptions has the strategy, and the resolver makes a function of its name", async (t) => {
+    const context = await createContext({batching: {itemPrioritizationStrategy: "firstInFirstOut"}});
+    t.is(queueOf(context)._batchingOptions.itemPrioritizationStrategy, "firstInFirstOut");
+    await context.dispose();
+
+    const items = [1, 5].map((evaluationPriority) => ({tokens: [5, 6] as Token[], logits: [false, true], evaluationPriority}));
+    const chosen = (await loadStrategyResolver())("firstInFirstOut")({items: items as unknown as readonly BatchItem[], size: 3});
+    t.deepEqual(chosen.map(({item, processAmount}) => [item.evaluationPriority, processAmount]), [[5, 2], [1, 1]]);
 });
 
 test("LlamaContext._decodeTokens tells each row's place in the batch; AddonContext copies and empties sequences", async (t) => {
