@@ -39,25 +39,31 @@ export async function runComplete(promptArgument: string | undefined, flags: Com
     }
 
     if (flags.compare) {
+        startEmulation(context, emulationOptions(flags)).dispose(); // bad options are reported before anything is computed
         await sequence.evaluateWithoutGeneratingNewTokens(context.model.tokenize(prompt)); // so that the first one isn't slower
 
-        const progress = startProgress("plain");
+        using progress = startProgress("plain");
         const show = (name: string) => (_text: string, tokens: number) => {
             progress.text = `${name}: ${tokens} tokens`;
         };
         const plain = await complete(show("plain"));
         using emulation = startEmulation(context, emulationOptions(flags));
-        const steered = await complete(show("steered"));
+        const steered = signal.aborted
+            ? undefined
+            : await complete(show("steered"));
         progress.stop();
         exitIfInterrupted(signal);
 
         if (flags.json)
             printJson({
                 model: flags.model, prompt, emulation: {...emulation.options, kernel: emulation.report().kernel},
-                plain, steered, divergesAt: findDivergence(plain.text, steered.text) ?? null
+                plain, steered: steered ?? null,
+                divergesAt: (steered == null ? undefined : findDivergence(plain.text, steered.text)) ?? null
             });
-        else
+        else if (steered != null)
             print(layOutComparison(plain, steered, {width: terminalWidth(process.stdout), colors: colorsFor(process.stdout)}));
+        else if (plain.text !== "")
+            print(plain.text);
         return;
     }
 
@@ -72,21 +78,23 @@ export async function runComplete(promptArgument: string | undefined, flags: Com
     }
 
     const {tokens, seconds, tokensPerSecond} = await complete((text) => process.stdout.write(text));
+    exitIfInterrupted(signal);
+    if (signal.aborted && tokens === 0)
+        return;
     print("");
     if (process.stderr.isTTY)
         note(colorsFor(process.stderr).dim(`${tokens} tokens in ${seconds.toFixed(2)} s, ${tokensPerSecond.toFixed(1)} a second`));
-    exitIfInterrupted(signal);
 }
 
 async function generate(
     contextSequence: LlamaContextSequence, prompt: string, flags: SamplingFlags, signal: AbortSignal,
     onText?: (text: string, tokens: number) => void
 ): Promise<Completion> {
-    const completion = new LlamaCompletion({contextSequence});
+    using completion = new LlamaCompletion({contextSequence});
     const start = performance.now();
     let text = ""; // as streamed: node-llama-cpp's response may have fewer spaces, as llama.cpp cleans up a whole text
     let tokens = 0;
-    const {metadata} = await completion.generateCompletionWithMeta(prompt, {
+    const stopReason = await completion.generateCompletionWithMeta(prompt, {
         ...samplingOptions(flags),
         signal,
         stopOnAbortSignal: true,
@@ -97,10 +105,13 @@ async function generate(
             text += chunk;
             onText?.(chunk, tokens);
         }
+    }).then(({metadata}) => metadata.stopReason, (error: unknown) => {
+        if (!signal.aborted) // one that was stopped before its first token is thrown as an error
+            throw error;
+        return "abort";
     });
     const seconds = (performance.now() - start) / 1000;
-    completion.dispose();
-    return {text, tokens, seconds, tokensPerSecond: tokens / seconds, stopReason: metadata.stopReason};
+    return {text, tokens, seconds, tokensPerSecond: tokens / seconds, stopReason};
 }
 
 /** What was generated up to then is on the screen already, so nothing is lost. */

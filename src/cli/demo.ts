@@ -55,7 +55,7 @@ export async function runDemo(flags: DemoFlags): Promise<void> {
 
     note(`Asking ${model.filename ?? flags.model} ${questions.length} questions that it was not trained on, plain and steered ` +
         `(strength ${emulation.strength}) ...`);
-    const progress = startProgress("");
+    using progress = startProgress("");
     const items: Item[] = [];
     for (const session of Object.values(arms)) // so that the first question isn't slower than the others
         await ask(session, questions[0]!, signal);

@@ -122,20 +122,16 @@ async function evaluate(flags: EvaluateFlags, signal: AbortSignal): Promise<Eval
         : undefined;
     if (folder.size > 0)
         note(`Going on with the run in ${flags.output}: ${folder.size} results are there.`);
-    const progress = startProgress("evaluating");
+    using progress = startProgress("evaluating");
     const options: EvaluationOptions = {
         model, folder, arms, chatWrapper, threads: flags.threads, signal,
         onProgress: describeProgress((text) => {
             progress.text = text;
         })
     };
-    try {
-        const report = await runTask({task, way, data, examples}, flags, options);
-        await writeReport(flags.output, report);
-        return report;
-    } finally {
-        progress.stop();
-    }
+    const report = await runTask({task, way, data, examples}, flags, options);
+    await writeReport(flags.output, report);
+    return report;
 }
 
 async function runTask(
@@ -309,17 +305,13 @@ async function hashFiles(files: readonly string[]): Promise<RunSettings["data"]>
 }
 
 async function hashModel(file: string, signal: AbortSignal): Promise<string> {
-    const progress = startProgress("reading the model's hash");
-    try {
-        return await hashFile(file, {
-            signal,
-            onProgress: (fraction) => {
-                progress.text = `reading the model's hash: ${Math.floor(100 * fraction)} %`;
-            }
-        });
-    } finally {
-        progress.stop();
-    }
+    using progress = startProgress("reading the model's hash");
+    return await hashFile(file, {
+        signal,
+        onProgress: (fraction) => {
+            progress.text = `reading the model's hash: ${Math.floor(100 * fraction)} %`;
+        }
+    });
 }
 
 /** What is done, and how long the rest will take at the speed so far. */

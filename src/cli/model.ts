@@ -32,7 +32,7 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
     checkCacheTypes(flags);
     await checkFile(flags.model);
 
-    const progress = startProgress("loading the model");
+    using progress = startProgress("loading the model");
     const problems: string[] = [];
     const llama = await getLlama({
         gpu: chooseGpu(flags.gpu),
@@ -63,8 +63,6 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
         throw error instanceof Failure
             ? error
             : new Failure(describeLoadFailure(flags.model, oneLine(problems[0] ?? messageOf(error))), {cause: error});
-    } finally {
-        progress.stop();
     }
 }
 

@@ -1,6 +1,6 @@
 import process from "node:process";
 import test from "ava";
-import {cliPath, runCli, runProcess} from "../support/cli.js";
+import {runCli, runInTerminal} from "../support/cli.js";
 
 const flags = ["--threads", "1", "--max-tokens", "8"];
 
@@ -61,17 +61,8 @@ const onLinux = process.platform === "linux"
     ? test
     : test.skip;
 
-const command = `stty columns 80; exec "${process.execPath}" "${cliPath}" chat ${flags.join(" ")}`;
-const inTerminal = ["--quiet", "--return", "--command", command, "/dev/null"];
-
 onLinux("on a terminal there is a prompt, and /exit leaves", async (t) => {
-    const {code, stdout} = await runProcess(
-        "script", inTerminal,
-        {
-            onOutput: answerPrompts(["Hello\r", "/exit\r"]),
-            env: {NO_COLOR: "1", TERM: "xterm"}
-        }
-    );
+    const {code, stdout} = await runInTerminal(["chat", ...flags], {onOutput: answerPrompts(["Hello\r", "/exit\r"])});
     t.is(code, 0, stdout);
     t.true(stdout.includes("/help lists what can be typed"), stdout);
     t.true(stdout.includes("> \x1b[3GHello"), stdout);
@@ -79,13 +70,7 @@ onLinux("on a terminal there is a prompt, and /exit leaves", async (t) => {
 });
 
 onLinux("on a terminal, Ctrl-C drops a line that is being typed, and leaves at an empty prompt", async (t) => {
-    const {code, stdout} = await runProcess(
-        "script", inTerminal,
-        {
-            onOutput: answerPrompts(["half a line\x03\x03"]),
-            env: {NO_COLOR: "1", TERM: "xterm"}
-        }
-    );
+    const {code, stdout} = await runInTerminal(["chat", ...flags], {onOutput: answerPrompts(["half a line\x03\x03"])});
     t.is(code, 130, stdout);
 });
 

@@ -30,6 +30,14 @@ export async function runCli(args: readonly string[], options: CliOptions = {}):
     return await runProcess(process.execPath, [cliPath, ...args], options);
 }
 
+/** The same on a terminal, with what goes to stdout and stderr in one; for Linux only. */
+export async function runInTerminal(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+    const command = `stty columns 80; exec "${process.execPath}" "${cliPath}" ${args.map((arg) => `"${arg}"`).join(" ")}`;
+    return await runProcess("script", ["--quiet", "--return", "--command", command, "/dev/null"], {
+        ...options, env: {NO_COLOR: "1", TERM: "xterm", ...options.env}
+    });
+}
+
 export async function runProcess(
     command: string, args: readonly string[], {input = "", env = {}, onStart, onOutput, onStderr}: CliOptions = {}
 ): Promise<CliResult> {
