@@ -5,6 +5,7 @@ import {parseArgs} from "node:util";
 import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain} from "./lib/main.js";
 import {compile, install, llamaCppRelease} from "./lib/native-build.js";
+import {requireNode} from "./lib/node-version.js";
 import {buildName, gpuTypes} from "./lib/paths.js";
 import {formatTime} from "./lib/progress.js";
 import {prepareSource} from "./lib/source.js";
@@ -30,6 +31,7 @@ await runMain("build-native", async () => {
     }
 
     const start = Date.now();
+    requireNode();
     requireTools(gpu);
     const folder = await withBuildLock(async () => {
         prepareSource();
