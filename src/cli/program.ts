@@ -92,7 +92,7 @@ export function createProgram(): Command {
         .requiredOption("--task <task>", "mmlu, piqa, social-iqa, choice, free-form, embedded or text")
         .option("--data <path>", "file or folder with the task's data (default of embedded: the embedded model's unseen questions)")
         .requiredOption("-o, --output <folder>", "where results and report go; the same command again goes on where it was stopped")
-        .option("--arms <list>", "of plain, early-layer, all, random, first-token, and files with options for emulation",
+        .option("--arms <list>", "of plain, early-layer, all, random, first-token (up, and down to -1), and files with options for emulation",
             "plain,early-layer,all,random,first-token")
         .option("--way <way>", "how an answer is had: letter, text (log-likelihoods) or generation (default: the task's)")
         .option("--template <template>", "own or none: the model's chat template (default: own where answers are written, if it has one)")

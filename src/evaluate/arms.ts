@@ -62,22 +62,33 @@ export const plainArm: Arm = {name: "plain", emulation: undefined};
  * @param method - what all patterns share
  */
 export function namedArms(name: ArmName, strengths: readonly number[], method: AttentionEmulationOptions): Arm[] {
-    if (name === "plain")
-        return [plainArm];
-    if (name === "first-token")
-        return [...namedArms("first-token-up", strengths, method), ...namedArms("first-token-down", strengths, method)];
+    switch (name) {
+        case "plain":
+            return [plainArm];
+        case "first-token":
+            return [...namedArms("first-token-up", strengths, method), ...namedArms("first-token-down", strengths, method)];
+        case "first-token-up":
+        case "first-token-down": {
+            const lever = {...method, pattern: "first-token", schedule: "constant", normalize: true} as const;
+            // no weight can be turned down by more than all of it
+            const amounts = strengths.map((strength) => Math.min(Math.abs(strength), name === "first-token-up" ? Infinity : 1));
+            return [...new Set(amounts)].map((amount) => ({
+                name: nameOf(name, amount, strengths),
+                emulation: {...lever, strength: name === "first-token-up" ? amount : -amount}
+            }));
+        }
+        default:
+            return strengths.map((strength) => ({
+                name: nameOf(name, strength, strengths),
+                emulation: {...method, pattern: name, strength}
+            }));
+    }
+}
 
-    return strengths.map((strength) => ({
-        name: strengths.length === 1
-            ? name
-            : `${name}@${strength}`,
-        emulation: name === "first-token-up" || name === "first-token-down"
-            ? {
-                ...method, pattern: "first-token", schedule: "constant", normalize: true,
-                strength: name === "first-token-up" ? Math.abs(strength) : -Math.abs(strength)
-            }
-            : {...method, pattern: name, strength}
-    }));
+function nameOf(name: ArmName, strength: number, strengths: readonly number[]): string {
+    return strengths.length === 1
+        ? name
+        : `${name}@${strength}`;
 }
 
 export function isArmName(name: string): name is ArmName {

@@ -2,6 +2,7 @@ import test from "ava";
 import {isArmName, namedArms} from "#dist/evaluate/arms.js";
 import {openReply} from "#dist/evaluate/conversation.js";
 import {taskOf} from "#dist/evaluate/tasks.js";
+import type {AttentionEmulationOptions} from "reattend";
 import type {ChoiceItem} from "#dist/evaluate/item.js";
 import type {ChoiceTask, TaskName} from "#dist/evaluate/tasks.js";
 
@@ -82,4 +83,13 @@ test("a name stands for an arm of each strength; the first token's for two, of e
     ]);
     t.true(isArmName("random"));
     t.false(isArmName("some"));
+});
+
+test("the first token's weight is turned down by no more than all of it, and no two arms of it are the same", (t) => {
+    const armsOf = (name: "first-token" | "first-token-down", ...strengths: number[]) => (
+        namedArms(name, strengths, {}).map((arm) => [arm.name, (arm.emulation as AttentionEmulationOptions).strength])
+    );
+    t.deepEqual(armsOf("first-token", 2), [["first-token-up", 2], ["first-token-down", -1]]);
+    t.deepEqual(armsOf("first-token", 0.2, -0.2), [["first-token-up@0.2", 0.2], ["first-token-down@0.2", -0.2]]);
+    t.deepEqual(armsOf("first-token-down", 0.5, 2, 3), [["first-token-down@0.5", -0.5], ["first-token-down@1", -1]]);
 });
