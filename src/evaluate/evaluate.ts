@@ -5,7 +5,7 @@ import {openReply} from "./conversation.js";
 import {generateGreedily, preparePrompt} from "./generate.js";
 import {shortHash} from "./hash.js";
 import {DataError, letterOf} from "./item.js";
-import {groupChoices, longestSequence, scoreChoices, slotsFor} from "./logLikelihood.js";
+import {checkScores, groupChoices, longestSequence, scoreChoices, slotsFor} from "./logLikelihood.js";
 import {cutIntoWindows, scoreWindow} from "./perplexity.js";
 import {prepareItem} from "./prepareItem.js";
 import {analysisOpening, freeFormPrompt} from "./prompts.js";
@@ -81,6 +81,7 @@ export async function evaluateChoices(
     const groups = groupChoices(fitting, sequences);
     await inTurns(context, groups, options, async (group, arm) => {
         const scores = await scoreChoices(context, group, {signal});
+        checkScores(group, scores);
         return group.map(({item, optionTexts, prefix}, index): ChoiceResult => ({
             ...baseOf(item, arm, Uint32Array.from(prefix), folder),
             choices: item.options.length,

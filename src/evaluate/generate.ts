@@ -1,3 +1,4 @@
+import {DataError} from "./item.js";
 import {Slots} from "./Slots.js";
 import {tokenizeFromStart} from "./tokens.js";
 import type {LlamaContext, LlamaModel, LlamaText, Token} from "node-llama-cpp";
@@ -7,6 +8,9 @@ export type PreparedPrompt = {
     tokens: Token[],
     stop: Array<{tokens: Token[], text: string | undefined}>
 };
+
+/** Its question is named where something goes wrong. */
+type NamedPrompt = PreparedPrompt & {item?: {id: string}};
 
 export type Generation = {
     text: string,
@@ -31,7 +35,7 @@ export function preparePrompt(model: LlamaModel, {text, stopTriggers}: OpenReply
  * @param context - for this only: its sequences must not be in use
  */
 export async function generateGreedily(
-    context: LlamaContext, prompts: readonly PreparedPrompt[],
+    context: LlamaContext, prompts: readonly NamedPrompt[],
     {maxTokens, signal, onToken}: {maxTokens: number, signal?: AbortSignal, onToken?: () => void}
 ): Promise<Generation[]> {
     const slots = new Slots(context);
@@ -40,22 +44,22 @@ export async function generateGreedily(
         generations.push(...await generateGroup(prompts.slice(start, start + context.totalSequences)));
     return generations;
 
-    async function generateGroup(group: readonly PreparedPrompt[]): Promise<Generation[]> {
+    async function generateGroup(group: readonly NamedPrompt[]): Promise<Generation[]> {
         const {model} = context;
-        const states = group.map(({tokens, stop}, slot) => ({
-            slot, stop, length: 0, next: tokens, generated: [] as Token[], stopReason: undefined as Generation["stopReason"] | undefined
+        const states = group.map(({tokens, stop, item}, slot) => ({
+            slot, stop, item, length: 0, next: tokens, generated: [] as Token[], stopReason: undefined as Generation["stopReason"] | undefined
         }));
 
         try {
             for (let active = states; active.length > 0; active = active.filter(({stopReason}) => stopReason == null)) {
                 signal?.throwIfAborted();
                 await Promise.all(active.map(async (state) => {
-                    const {slot, length, next, generated, stop} = state;
+                    const {slot, length, next, generated, stop, item} = state;
                     const [token] = await slots.evaluate(slot, length, next, [next.length - 1], (logits, row) => (
                         logits.getLikeliestToken(row)
                     ));
                     if (token == null || token === -1)
-                        throw new Error("the model's logits are no numbers");
+                        throw new DataError(`the model's logits are not numbers${item == null ? "" : ` at the question ${item.id}`}`);
 
                     state.length += next.length;
                     state.next = [token];

@@ -1,4 +1,5 @@
 import {Slots} from "./Slots.js";
+import {DataError} from "./item.js";
 import {commonLength, tokenizeFromStart} from "./tokens.js";
 import type {LlamaContext, LlamaModel, LlamaText, Token} from "node-llama-cpp";
 
@@ -96,6 +97,16 @@ export async function scoreChoices(
         }
     }
     return scores;
+}
+
+/**
+ * Such scores would look like wrong answers.
+ * @throws {DataError} naming the question at which the model gives no numbers
+ */
+export function checkScores(choices: ReadonlyArray<{item: {id: string}}>, scores: readonly ChoiceScore[]): void {
+    const broken = scores.findIndex(({logLikelihoods}) => logLikelihoods.some(Number.isNaN));
+    if (broken >= 0)
+        throw new DataError(`the model's logits are not numbers at the question ${choices[broken]!.item.id}`);
 }
 
 /** What prompts begin with alike is evaluated once only if it is so many tokens: less isn't worth a batch of its own. */

@@ -1,4 +1,5 @@
 import {underArm} from "./arms.js";
+import {DataError} from "./item.js";
 import {Slots} from "./Slots.js";
 import {tokenizeFromStart} from "./tokens.js";
 import type {LlamaContext, LlamaModel, Token} from "node-llama-cpp";
@@ -61,9 +62,10 @@ export function cutIntoWindows(
 /**
  * How well each arm foretells a window, and how far it is from the first arm, which must be the plain model.
  * @param context - for this only, with a sequence for each arm
+ * @throws {DataError} naming the window at which the model gives no numbers
  */
 export async function scoreWindow(
-    context: LlamaContext, {tokens}: TextWindow, arms: readonly Arm[], signal?: AbortSignal
+    context: LlamaContext, {id, tokens}: TextWindow, arms: readonly Arm[], signal?: AbortSignal
 ): Promise<WindowScore[]> {
     const slots = new Slots(context);
     const scores = arms.map((): WindowScore => ({count: 0, loss: 0, divergence: 0, divergences: [], sameTop: 0}));
@@ -92,6 +94,8 @@ export async function scoreWindow(
                     score.divergences.push(Number(divergence.toPrecision(6)));
                     score.sameTop += Number(sameTop);
                 }));
+                if (Number.isNaN(score.loss))
+                    throw new DataError(`the model's logits are not numbers at the text ${id}`);
             }
         }
     } finally {

@@ -2,7 +2,7 @@ import {underArm} from "../evaluate/arms.js";
 import {createEvaluationContext} from "../evaluate/context.js";
 import {likeliest, likeliestNormalized} from "../evaluate/evaluate.js";
 import {DataError} from "../evaluate/item.js";
-import {longestSequence, scoreChoices, slotsFor} from "../evaluate/logLikelihood.js";
+import {checkScores, longestSequence, scoreChoices, slotsFor} from "../evaluate/logLikelihood.js";
 import {chooseEvenly} from "../evaluate/questions.js";
 import {bootstrapMean, mcnemarExact, wilsonInterval} from "../evaluate/statistics.js";
 import {keyOf} from "./candidates.js";
@@ -89,6 +89,7 @@ export async function tune(options: TuneOptions): Promise<TuneResult> {
             signal?.throwIfAborted();
             const items = splits[name].slice(from, to);
             const scores = await underArm(context, {name: "tuned", emulation: setting}, () => scoreChoices(context, items, {signal}));
+            checkScores(items, scores);
             return scores.map(({logLikelihoods}, index) => scoreOf(items[index]!, logLikelihoods, options.way));
         })
     );

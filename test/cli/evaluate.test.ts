@@ -8,6 +8,7 @@ import test from "ava";
 import {emulateAttention, getLlama, saveProfile} from "reattend";
 import {embeddedModelPath} from "#dist/cli/flags.js";
 import {cliPath, runCli} from "../support/cli.js";
+import {randomTensors, writeRandomModel} from "../support/randomModel.js";
 import type {ExecutionContext} from "ava";
 import type {AttentionProfile} from "reattend";
 
@@ -199,6 +200,36 @@ test.serial("examples before each question; with other ones a run does not go on
     const tooFew = await runCli([...args, "5", "--output", path.join(folder, "five")]);
     t.is(tooFew.code, 1);
     t.regex(tooFew.stderr, /shots\.jsonl has 4 items, but --shots 5 needs 5/);
+});
+
+test.serial("a model whose logits are not numbers is an error that names the question, not a wrong answer", async (t) => {
+    const folder = await newFolder(t);
+    const options = {architecture: "llama", layers: 2, seed: 1} as const;
+    const tensors = randomTensors(options);
+    tensors.get("output_norm.weight")!.values.fill(NaN);
+    const model = path.join(folder, "model.gguf");
+    await writeRandomModel(model, options, tensors);
+    const questions = path.join(folder, "questions.jsonl");
+    const line = (id: string) => JSON.stringify({id, question: "x", options: ["a", "b"], answer: "a"});
+    await fs.writeFile(questions, Array.from({length: 16}, (_, i) => line(`q${i}`)).join("\n"));
+    const text = path.join(folder, "text.txt");
+    await fs.writeFile(text, "abcdefgh");
+
+    const output = ["--output", path.join(folder, "output")];
+    const shared = ["--model", model, "--threads", "1"];
+    const message = /^reattend: the model's logits are not numbers at the (question q\d+|text .*text)/m;
+    for (const args of [
+        ["evaluate", "--task", "choice", "--data", questions, ...output],
+        ["evaluate", "--task", "choice", "--data", questions, ...output, "--way", "text"],
+        ["evaluate", "--task", "choice", "--data", questions, ...output, "--way", "generation"],
+        ["evaluate", "--task", "text", "--data", text, ...output],
+        ["tune", "--task", "choice", "--data", questions, "--output", path.join(folder, "profile.json")]
+    ]) {
+        const {code, stderr} = await runCli([...args, ...shared]);
+        t.is(code, 1, stderr);
+        t.regex(stderr, message);
+        await fs.rm(path.join(folder, "output"), {recursive: true, force: true});
+    }
 });
 
 test.serial("perplexity and divergence of texts", async (t) => {
