@@ -217,7 +217,7 @@ test("free-form questions have a pattern, their own or the command's", async (t)
     ].join("\n")});
     const own = await read("free-form", folder);
     t.deepEqual(own.items.map(({answer, pattern}) => [answer, pattern]), [["2", "(\\d+)$"], [undefined, "yes"]]);
-    t.regex(own.badRows[0]!, /^f\.jsonl:3: no field "pattern"/);
+    t.regex(own.badRows[0]!, /^f\.jsonl:3: no field "pattern", and --answer-pattern is not given/);
     t.regex(own.badRows[1]!, /^f\.jsonl:4: the pattern is no regular expression/);
     t.is((await read("free-form", folder, "x")).items.length, 3);
 });

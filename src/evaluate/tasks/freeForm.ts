@@ -13,7 +13,7 @@ export async function readFreeForm(fileOrFolder: string, pattern: string | undef
             const row = parseObject(line);
             const own = optionalTextField(row, "pattern") ?? pattern;
             if (own == null)
-                throw new RowError('no field "pattern", and --pattern-of-answer is not given');
+                throw new RowError('no field "pattern", and --answer-pattern is not given');
             checkPattern(own);
             return {
                 id: optionalTextField(row, "id") ?? `${baseName(file)}:${line.number}`,
