@@ -13,6 +13,7 @@ import {patterns} from "../emulation/options.js";
 import {emulateAttention} from "../index.js";
 import {saveProfile} from "../profile/profile.js";
 import {ScoreFile, ScoreFileError} from "../tune/ScoreFile.js";
+import {BudgetError} from "../tune/search.js";
 import {checkSplits, split, tune} from "../tune/tune.js";
 import {exitCode, Failure, UsageError} from "./failure.js";
 import {abortOnInterrupt} from "./interruption.js";
@@ -98,7 +99,7 @@ export async function runTune(flags: TuneFlags): Promise<void> {
         }
         throw error instanceof DataError || error instanceof ScoreFileError
             ? new Failure(error.message, {cause: error})
-            : error instanceof RangeError && error.message.startsWith("the budget")
+            : error instanceof BudgetError
                 ? new UsageError(`--budget: ${error.message}`, {cause: error})
                 : error;
     }
@@ -162,7 +163,7 @@ async function runSearch(flags: TuneFlags, signal: AbortSignal): Promise<Report>
                 (done > before && done < all ? `, at most ${Math.ceil(seconds / 60)} min left` : "");
         }
     }).catch((error: unknown) => {
-        if (error instanceof RangeError) // the budget: nothing was scored
+        if (error instanceof BudgetError) // nothing was scored
             file.remove();
         throw error;
     }).finally(() => progress.stop());

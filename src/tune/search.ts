@@ -3,6 +3,11 @@ import {fitSharpness, logLikelihoodsOf} from "./score.js";
 import type {SearchSpace, Setting} from "./candidates.js";
 import type {ItemScore} from "./score.js";
 
+/** The budget is too small to try anything: said in one sentence. */
+export class BudgetError extends RangeError {
+    override name = "BudgetError";
+}
+
 /** Scores the training items from one up to before another under a setting; `undefined`: the model as it is. */
 export type Scorer = (setting: Setting | undefined, from: number, to: number) => Promise<readonly ItemScore[]>;
 
@@ -49,7 +54,7 @@ const shareOfRounds = 0.6;
  * of them on three times as many, and so on (successive halving); then the best one is varied in strength, layers and heads.
  *
  * What it finds is the best of many on these items, so its gain here is too good: only other items tell whether it is real.
- * @throws {RangeError} if the budget is too small to try anything
+ * @throws {BudgetError} if the budget is too small to try anything
  */
 export async function search(options: SearchOptions): Promise<SearchResult> {
     const run = new Search(options);
@@ -93,7 +98,7 @@ class Search {
         while (count > 0 && costOfRounds(count, sizes) > budget * shareOfRounds)
             count--;
         if (count < this.options.patterns.length)
-            throw new RangeError(
+            throw new BudgetError(
                 `the budget of ${budget} is too small: with ${items} training items it takes ` +
                 `${Math.ceil(costOfRounds(this.options.patterns.length, sizes) / shareOfRounds)} to try anything`
             );

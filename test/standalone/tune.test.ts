@@ -6,7 +6,7 @@ import {gainsOf} from "#dist/emulation/schedule.js";
 import {seededRandom} from "#dist/random.js";
 import {firstCandidates, keyOf, withoutHeads} from "#dist/tune/candidates.js";
 import {ScoreFile, ScoreFileError} from "#dist/tune/ScoreFile.js";
-import {costOfRounds, roundSizes, search} from "#dist/tune/search.js";
+import {BudgetError, costOfRounds, roundSizes, search} from "#dist/tune/search.js";
 import {compareScores, isConfirmed, split} from "#dist/tune/tune.js";
 import type {Setting} from "#dist/tune/candidates.js";
 import {fitSharpness, logLikelihoodsOf} from "#dist/tune/score.js";
@@ -112,7 +112,7 @@ test("where nothing has an effect, what chance found on the training items is no
 
 test("a budget that is too small is refused", async (t) => {
     await t.throwsAsync(search({...space, items: 120, budget: 10, seed: 1, score: makeScorer(() => 0)}), {
-        instanceOf: RangeError, message: /^the budget of 10 is too small: with 120 training items it takes \d+ to try anything$/
+        instanceOf: BudgetError, message: /^the budget of 10 is too small: with 120 training items it takes \d+ to try anything$/
     });
 });
 
