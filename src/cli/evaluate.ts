@@ -18,6 +18,7 @@ import {summarizeChoices, summarizeGenerations, summarizeTexts} from "../evaluat
 import {checkIds, taskOf, tasks, ways} from "../evaluate/tasks.js";
 import {renderHtmlPage} from "../htmlPage.js";
 import {checkProfile, isProfile} from "../profile/profile.js";
+import {decodeText, whyUnreadable} from "../textFile.js";
 import {exitCode, Failure, UsageError} from "./failure.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {chatWrapperFor, openModelOnly} from "./model.js";
@@ -239,15 +240,12 @@ async function makeArms(flags: EvaluateFlags): Promise<Arm[]> {
 /** Options of `emulateAttention`, or a saved profile; whether the model allows them is found out later. */
 async function readEmulation(file: string): Promise<AttentionEmulationOptions | AttentionProfile> {
     try {
-        const emulation = JSON.parse(await fs.readFile(file, "utf8")) as AttentionEmulationOptions | AttentionProfile;
+        const emulation = JSON.parse(decodeText(await fs.readFile(file))) as AttentionEmulationOptions | AttentionProfile;
         if (isProfile(emulation))
             checkProfile(emulation, "it");
         return emulation;
     } catch (error) {
-        const reason = (error as NodeJS.ErrnoException).code === "ENOENT"
-            ? "there is no such file"
-            : (error as Error).message;
-        throw new Failure(`cannot read the arm ${file}: ${reason}`, {cause: error});
+        throw new Failure(`cannot read the arm ${file}: ${whyUnreadable(error)}`, {cause: error});
     }
 }
 

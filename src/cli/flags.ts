@@ -2,6 +2,7 @@ import fs from "node:fs";
 import {fileURLToPath} from "node:url";
 import {Option} from "commander";
 import {cannotRead, parseProfile} from "../profile/profile.js";
+import {decodeText} from "../textFile.js";
 import {UsageError} from "./failure.js";
 import type {Command} from "commander";
 import type {AttentionEmulationOptions, AttentionProfile} from "../index.js";
@@ -99,7 +100,7 @@ function profileOption(): Option {
 function readProfile(file: string): AttentionProfile {
     let text: string;
     try {
-        text = fs.readFileSync(file, "utf8");
+        text = decodeText(fs.readFileSync(file));
     } catch (error) {
         throw cannotRead(file, error);
     }

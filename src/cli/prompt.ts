@@ -1,6 +1,7 @@
 import fs from "node:fs/promises";
 import process from "node:process";
-import {text as readAll} from "node:stream/consumers";
+import {buffer as readAll} from "node:stream/consumers";
+import {decodeText, whyUnreadable} from "../textFile.js";
 import {Failure, UsageError} from "./failure.js";
 
 export type PromptFlags = {
@@ -16,18 +17,19 @@ export async function readPrompt(argument: string | undefined, {prompt, file}: P
     if (given.length === 0 && process.stdin.isTTY)
         throw new UsageError("there is no prompt; give it as an argument, with --prompt or --file, or on standard input");
 
-    const text = argument ?? prompt ?? (file != null
-        ? await readPromptFile(file)
-        : await readAll(process.stdin));
+    const text = argument ?? prompt ?? await readText(file);
     if (text === "")
         throw new UsageError("the prompt is empty");
     return text;
 }
 
-async function readPromptFile(file: string): Promise<string> {
+/** The text of a file, or of standard input. */
+async function readText(file: string | undefined): Promise<string> {
     try {
-        return await fs.readFile(file, "utf8");
+        return decodeText(file == null
+            ? await readAll(process.stdin)
+            : await fs.readFile(file));
     } catch (error) {
-        throw new Failure(`cannot read --file ${file}: ${(error as Error).message}`, {cause: error});
+        throw new Failure(`cannot read ${file == null ? "standard input" : `--file ${file}`}: ${whyUnreadable(error)}`, {cause: error});
     }
 }

@@ -1,6 +1,7 @@
 import {createHash, randomUUID} from "node:crypto";
 import fs from "node:fs/promises";
 import {createRequire} from "node:module";
+import {decodeText, whyUnreadable} from "../textFile.js";
 import type {ValidateFunction} from "ajv";
 import type {LlamaModel} from "node-llama-cpp";
 import type {AttentionEmulationOptions, ResolvedAttentionEmulationOptions} from "../emulation/options.js";
@@ -55,7 +56,7 @@ const require = createRequire(import.meta.url);
 export async function loadProfile(file: string): Promise<AttentionProfile> {
     let text: string;
     try {
-        text = await fs.readFile(file, "utf8");
+        text = decodeText(await fs.readFile(file));
     } catch (error) {
         throw cannotRead(file, error);
     }
@@ -65,6 +66,7 @@ export async function loadProfile(file: string): Promise<AttentionProfile> {
 /**
  * Writes a profile to a file, as a whole or not at all.
  * @throws {ProfileError} if it is no profile
+ * @throws the file system's error if it can't be written
  * @example
  * const emulation = emulateAttention(context, {pattern: "first-token", strength: 1});
  * await saveProfile("first-token.json", emulation.createProfile());
@@ -94,10 +96,7 @@ export function parseProfile(text: string, file: string): AttentionProfile {
 }
 
 export function cannotRead(file: string, error: unknown): ProfileError {
-    const reason = (error as NodeJS.ErrnoException).code === "ENOENT"
-        ? "there is no such file"
-        : (error as Error).message;
-    return new ProfileError(`cannot read the profile ${file}: ${reason}`, {cause: error});
+    return new ProfileError(`cannot read the profile ${file}: ${whyUnreadable(error)}`, {cause: error});
 }
 
 /** Whether something is meant as a profile, not as options: whether it is a right one is another question. */

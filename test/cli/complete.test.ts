@@ -27,6 +27,22 @@ test("a text is continued on stdout, from an argument, --prompt, --file and stan
         t.deepEqual(other, first);
 });
 
+test("a prompt's file may begin with a byte order mark, and must be in UTF-8", async (t) => {
+    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-"));
+    t.teardown(() => fs.rm(folder, {recursive: true}));
+    const [marked, latin1] = [path.join(folder, "marked.txt"), path.join(folder, "latin1.txt")];
+    await fs.writeFile(marked, "\ufeffEmma is");
+    await fs.writeFile(latin1, Buffer.from("\xe9", "latin1"));
+
+    const read = await runCli(["complete", "--json", "--file", marked, ...short]);
+    t.is((JSON.parse(read.stdout) as {prompt: string}).prompt, "Emma is");
+    const piped = await runCli(["complete", "--json", ...short], {input: "\ufeffEmma is"});
+    t.is((JSON.parse(piped.stdout) as {prompt: string}).prompt, "Emma is");
+    t.like(await runCli(["complete", "--file", latin1, ...short]), {
+        code: 1, stderr: `reattend: cannot read --file ${latin1}: it is not text in UTF-8\n`
+    });
+});
+
 test("--json prints one object", async (t) => {
     const {code, stdout, stderr} = await runCli(["complete", "Emma is", "--json", "--strength", "0.5", ...short]);
     t.is(code, 0, stderr);

@@ -121,6 +121,19 @@ test.serial("refused: no file, no JSON", async (t) => {
     await t.throwsAsync(loadProfile(inFolder("text.json")), {instanceOf: ProfileError, message: /is no profile: it is not JSON/});
 });
 
+test.serial("a byte order mark before a profile is passed over; other encodings are refused", async (t) => {
+    const marked = inFolder("marked.json");
+    await fs.writeFile(marked, `\ufeff${JSON.stringify(profile)}`);
+    t.deepEqual(await loadProfile(marked), profile);
+    const {code, stderr} = await runCli(["complete", "a b c", "-n", "2", "--model", oracleModelPath, "--profile", marked]);
+    t.is(code, 0, stderr);
+
+    await fs.writeFile(inFolder("utf-16.json"), Buffer.from("\ufeff{}", "utf16le"));
+    await t.throwsAsync(loadProfile(inFolder("utf-16.json")), {
+        instanceOf: ProfileError, message: `cannot read the profile ${inFolder("utf-16.json")}: it is not text in UTF-8`
+    });
+});
+
 test.serial("commands take profiles", async (t) => {
     const file = inFolder("profile.json");
     await saveProfile(file, profile);

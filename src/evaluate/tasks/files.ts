@@ -1,5 +1,6 @@
 import fs from "node:fs/promises";
 import path from "node:path";
+import {decodeText, whyUnreadable} from "../../textFile.js";
 import {DataError} from "../item.js";
 import type {BadRow} from "../item.js";
 
@@ -26,7 +27,7 @@ export async function isFolder(file: string): Promise<boolean> {
 /** A file in UTF-8, without the mark that some programs begin it with. */
 export async function readText(file: string): Promise<string> {
     try {
-        return new TextDecoder("utf-8", {fatal: true}).decode(await fs.readFile(file));
+        return decodeText(await fs.readFile(file));
     } catch (error) {
         throw new DataError(`cannot read ${file}: ${reasonOf(error)}`, {cause: error});
     }
@@ -98,11 +99,7 @@ export function baseName(file: string): string {
 }
 
 function reasonOf(error: unknown): string {
-    const {code, message} = error as NodeJS.ErrnoException;
-    return {
-        ENOENT: "there is no such file or folder",
-        EISDIR: "it is a folder",
-        EACCES: "permission denied",
-        ERR_ENCODING_INVALID_ENCODED_DATA: "it is not text in UTF-8"
-    }[code ?? ""] ?? message;
+    return (error as NodeJS.ErrnoException).code === "ENOENT"
+        ? "there is no such file or folder"
+        : whyUnreadable(error);
 }
