@@ -17,6 +17,9 @@ Compiles llama.cpp, with our patches, and the addon for Node.js into native/bin.
 
   --gpu cuda|vulkan|metal|false   compute with it; default: metal on Apple silicon, else false (CPU only);
                                   the environment variable REATTEND_GPU says the same
+  --portable                      for other machines, too, not only for the processor at hand: on x64 for those with AVX2, FMA, F16C and
+                                  BMI2 (Intel's since 2013, AMD's since 2015), on ARM for all of 64 bits; slower where the processor has
+                                  more. REATTEND_PORTABLE=1 in the environment says the same
   --debug                         without optimization, for a debugger
   --jobs N                        compilers to run at a time; default: one for each core, as far as memory goes
   -h, --help
@@ -24,7 +27,7 @@ Compiles llama.cpp, with our patches, and the addon for Node.js into native/bin.
 REATTEND_SKIP_BUILD=1 in the environment: do nothing, for an install that needs no native part.`;
 
 await runMain("build-native", async () => {
-    const {gpu, debug, jobs} = readArguments();
+    const {gpu, portable, debug, jobs} = readArguments();
     if (process.env.REATTEND_SKIP_BUILD === "1") {
         console.error("REATTEND_SKIP_BUILD is 1: the native part is not built");
         return;
@@ -37,13 +40,14 @@ await runMain("build-native", async () => {
         prepareSource();
         const name = buildName(gpu);
         const output = await compile({
-            name: debug ? `${name}-debug` : name,
+            name: [name, ...(portable ? ["portable"] : []), ...(debug ? ["debug"] : [])].join("-"),
             gpu,
+            portable,
             config: debug ? "Debug" : "Release",
             definitions: {},
             jobs
         });
-        return install(output, name, {gpu, llamaCpp: llamaCppRelease(), cmakeOptions: {}});
+        return install(output, name, {gpu, portable, llamaCpp: llamaCppRelease(), cmakeOptions: {}});
     });
     console.error(`The native part is built: ${path.relative(process.cwd(), folder)} (${formatTime(Date.now() - start)})`);
 });
@@ -53,6 +57,7 @@ function readArguments() {
     try {
         const {values} = parseArgs({options: {
             gpu: {type: "string"},
+            portable: {type: "boolean", default: false},
             debug: {type: "boolean", default: false},
             jobs: {type: "string"},
             help: {type: "boolean", short: "h"}
@@ -62,12 +67,21 @@ function readArguments() {
             process.exit(0);
         }
 
-        const gpu = values.gpu ?? process.env.REATTEND_GPU ?? (appleSilicon ? "metal" : "false");
+        // an empty variable is none
+        const {REATTEND_GPU, REATTEND_PORTABLE} = process.env;
+        const gpu = values.gpu ?? (REATTEND_GPU || (appleSilicon ? "metal" : "false"));
         if (gpu !== "false" && !gpuTypes.includes(gpu))
-            throw new Error(`--gpu is ${JSON.stringify(gpu)}; allowed are ${gpuTypes.join(", ")}, false`);
+            throw new Error(`${values.gpu == null ? "REATTEND_GPU" : "--gpu"} is ${JSON.stringify(gpu)}; allowed are ${gpuTypes.join(", ")}, false`);
+        if (!["", "0", "1"].includes(REATTEND_PORTABLE ?? ""))
+            throw new Error(`REATTEND_PORTABLE is ${JSON.stringify(REATTEND_PORTABLE)}; allowed are 0 and 1`);
         if (values.jobs != null && !/^[1-9]\d*$/.test(values.jobs))
             throw new Error(`--jobs is ${JSON.stringify(values.jobs)}; allowed are whole numbers from 1`);
-        return {gpu: gpu === "false" ? false : gpu, debug: values.debug, jobs: values.jobs == null ? undefined : Number(values.jobs)};
+        return {
+            gpu: gpu === "false" ? false : gpu,
+            portable: values.portable || REATTEND_PORTABLE === "1",
+            debug: values.debug,
+            jobs: values.jobs == null ? undefined : Number(values.jobs)
+        };
     } catch (error) {
         return badUsage(error.message, usage);
     }

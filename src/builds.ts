@@ -6,6 +6,9 @@ import type {LlamaGpuType} from "node-llama-cpp";
 /** What scripts/build-native leaves beside a finished binary, in `build.json`. */
 export type BuildInfo = {
     gpu: LlamaGpuType,
+
+    /** for other processors than that of the machine that compiled it, too */
+    portable?: boolean,
     llamaCpp: {repo: string, release: string},
     cmakeOptions: Record<string, string>
 };
@@ -29,9 +32,16 @@ export function findBuilds(root: string = packageRoot): Build[] {
         if (!fs.existsSync(infoPath))
             return [];
 
-        const info = JSON.parse(fs.readFileSync(infoPath, "utf8")) as BuildInfo;
-        return [{...info, bindingPath: path.join(folder, "reattend.node")}];
+        return [{...readInfo(infoPath), bindingPath: path.join(folder, "reattend.node")}];
     });
+}
+
+function readInfo(file: string): BuildInfo {
+    try {
+        return JSON.parse(fs.readFileSync(file, "utf8")) as BuildInfo;
+    } catch (error) {
+        throw new Error(`${file} is damaged: ${(error as Error).message}. Build again, or remove its folder.`, {cause: error});
+    }
 }
 
 /** The folder of a build inside native/bin; scripts/lib/paths.js has the same rule. */

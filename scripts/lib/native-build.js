@@ -20,16 +20,17 @@ export function outputFolder(name) {
  * @param {string} options.name of the build's folder in native/build
  * @param {false | "cuda" | "vulkan" | "metal"} options.gpu
  * @param {"Release" | "Debug" | "RelWithDebInfo"} options.config
+ * @param {boolean} [options.portable] for other machines' processors, too
  * @param {Record<string, string>} options.definitions for CMake, beyond those that every build has
  * @param {string} [options.target] of CMake; default: the addon and its libraries
  * @param {number} [options.jobs]
  * @returns {Promise<string>} the folder with the libraries
  */
-export async function compile({name, gpu, config, definitions, target, jobs = defaultJobs()}) {
+export async function compile({name, gpu, config, portable = false, definitions, target, jobs = defaultJobs()}) {
     const folder = path.join(buildFolder, name);
     const output = outputFolder(name);
     const log = new BuildLog(`${folder}.log`);
-    const all = {...commonDefinitions(gpu), REATTEND_OUTPUT: output, ...definitions};
+    const all = {...commonDefinitions(gpu, portable), REATTEND_OUTPUT: output, ...definitions};
     const cmakeJs = [
         "--directory", nativeFolder, "--out", folder, "--config", config, "--log-level", "warn",
         ...generatorArguments(folder)
@@ -69,7 +70,10 @@ export function install(output, name, info) {
         fs.utimesSync(`${destination}.new`, mtimeMs / 1000, mtimeMs / 1000);
         fs.renameSync(`${destination}.new`, destination);
     }
-    fs.writeFileSync(path.join(target, "build.json"), JSON.stringify(info, null, 4) + "\n");
+    // it is what makes the folder a build, so it is there whole or not at all
+    const infoFile = path.join(target, "build.json");
+    fs.writeFileSync(`${infoFile}.new`, JSON.stringify(info, null, 4) + "\n");
+    fs.renameSync(`${infoFile}.new`, infoFile);
     return target;
 }
 
@@ -78,7 +82,8 @@ export function llamaCppRelease() {
     return {repo: llamaCppGithubRepo, release: tag};
 }
 
-function commonDefinitions(gpu) {
+/** What CMake is told for every build. */
+export function commonDefinitions(gpu, portable) {
     const ccache = findCommand("ccache");
     return {
         REATTEND_LLAMA_CPP: sourceFolder,
@@ -86,7 +91,8 @@ function commonDefinitions(gpu) {
         REATTEND_NODE_ADDON_API: nodeAddonApiFolder(),
         REATTEND_TESTS: fs.existsSync(path.join(packageRoot, "test", "native")) ? "ON" : "OFF", // they are not in the package
 
-        GGML_NATIVE: "ON",
+        // else for the processor at hand
+        ...(portable ? portableInstructions() : {GGML_NATIVE: "ON"}),
         // Node.js runs each batch on another thread of its pool, and OpenMP keeps a team of threads for each of those. With more of them
         // than cores it lets every barrier sleep, which halves the speed; ggml's own threads don't.
         GGML_OPENMP: "OFF",
@@ -117,6 +123,12 @@ function commonDefinitions(gpu) {
         GGML_CCACHE: "OFF",
         ...(ccache == null ? {} : {CMAKE_C_COMPILER_LAUNCHER: ccache, CMAKE_CXX_COMPILER_LAUNCHER: ccache})
     };
+}
+
+/** On x64 they are named, as llama.cpp leaves them out where SOURCE_DATE_EPOCH is set. */
+function portableInstructions() {
+    const x64 = {GGML_SSE42: "ON", GGML_AVX: "ON", GGML_AVX2: "ON", GGML_FMA: "ON", GGML_F16C: "ON", GGML_BMI2: "ON"};
+    return {GGML_NATIVE: "OFF", ...(process.arch === "x64" ? x64 : {})};
 }
 
 /** A build goes on with the generator that it was begun with, though a better one may have come since. */

@@ -4,6 +4,7 @@ import {fileURLToPath} from "node:url";
 
 export type BuildFlags = {
     gpu: string,
+    portable?: boolean,
     debug?: boolean,
     jobs?: number
 };
@@ -11,8 +12,11 @@ export type BuildFlags = {
 const script = fileURLToPath(new URL("../../scripts/build-native.js", import.meta.url));
 
 /** What the package's installation does, for the GPU that is named; the script says all there is to say. */
-export async function runBuild({gpu, debug, jobs}: BuildFlags): Promise<void> {
-    const args = ["--gpu", gpu, ...(debug ? ["--debug"] : []), ...(jobs == null ? [] : ["--jobs", String(jobs)])];
+export async function runBuild({gpu, portable, debug, jobs}: BuildFlags): Promise<void> {
+    const args = [
+        "--gpu", gpu, ...(portable ? ["--portable"] : []), ...(debug ? ["--debug"] : []),
+        ...(jobs == null ? [] : ["--jobs", String(jobs)])
+    ];
     const child = spawn(process.execPath, [script, ...args], {stdio: "inherit"});
     const ignore = () => {}; // Ctrl-C reaches the script, which ends when it is right to
     process.on("SIGINT", ignore);

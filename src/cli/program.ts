@@ -157,6 +157,7 @@ export function createProgram(): Command {
     const build = program.command("build")
         .description("Compile reattend's llama.cpp for a kind of GPU, which commands and getLlama() then use.")
         .addOption(choiceOption("--gpu <type>", "what to compute with; false: only the CPU", gpuTypes).default(undefined).makeOptionMandatory())
+        .option("--portable", "for other machines, too: on x64 for processors with AVX2, FMA, F16C and BMI2 (Intel's since 2013, AMD's since 2015)")
         .option("--debug", "without optimization, for a debugger")
         .addOption(numberOption("--jobs <n>", "compilers to run at a time (default: as cores and memory allow)", {integer: true, min: 1}));
     build.action(async (flags: BuildFlags) => {

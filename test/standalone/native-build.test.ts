@@ -1,0 +1,56 @@
+// What the native part is built for, and what says so.
+import fs from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import process from "node:process";
+import {fileURLToPath} from "node:url";
+import test from "ava";
+import {findBuilds} from "#dist/builds.js";
+import {runCli, runProcess} from "../support/cli.js";
+
+const scripts = new URL("../../scripts/", import.meta.url);
+const {commonDefinitions} = await import(new URL("lib/native-build.js", scripts).href) as {
+    commonDefinitions: (gpu: string | false, portable: boolean) => Record<string, string>
+};
+const buildNative = fileURLToPath(new URL("build-native.js", scripts));
+
+/** The script with nothing to do. */
+async function checkEnvironment(env: Record<string, string>, ...args: string[]) {
+    return await runProcess(process.execPath, [buildNative, ...args], {env: {REATTEND_SKIP_BUILD: "1", ...env}});
+}
+
+test("REATTEND_GPU and REATTEND_PORTABLE are named where they are wrong, and empty ones are none", async (t) => {
+    t.is((await checkEnvironment({REATTEND_GPU: "", REATTEND_PORTABLE: ""})).code, 0);
+    t.is((await checkEnvironment({REATTEND_GPU: "vulkan", REATTEND_PORTABLE: "1"})).code, 0);
+
+    const gpu = await checkEnvironment({REATTEND_GPU: "cpu"});
+    t.is(gpu.code, 2);
+    t.regex(gpu.stderr, /^REATTEND_GPU is "cpu"; allowed are cuda, vulkan, metal, false\n/);
+    t.is((await checkEnvironment({REATTEND_GPU: "cpu"}, "--gpu", "false")).code, 0);
+    const portable = await checkEnvironment({REATTEND_PORTABLE: "yes"});
+    t.is(portable.code, 2);
+    t.regex(portable.stderr, /^REATTEND_PORTABLE is "yes"; allowed are 0 and 1\n/);
+});
+
+test("reattend build --portable", async (t) => {
+    const {code, stderr} = await runCli(["build", "--gpu", "false", "--portable"], {env: {REATTEND_SKIP_BUILD: "1"}});
+    t.is(code, 0, stderr);
+});
+
+test("a portable build is not for the processor at hand, and on x64 for one with AVX2", (t) => {
+    t.is(commonDefinitions(false, false).GGML_NATIVE, "ON");
+    const {GGML_NATIVE, GGML_AVX2, GGML_AVX512} = commonDefinitions(false, true);
+    t.is(GGML_NATIVE, "OFF");
+    t.is(GGML_AVX2, process.arch === "x64" ? "ON" : undefined);
+    t.is(GGML_AVX512, undefined);
+});
+
+test("a damaged build.json is named", async (t) => {
+    const root = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-test-"));
+    t.teardown(() => fs.rm(root, {recursive: true}));
+    const folder = path.join(root, "native", "bin", `${process.platform}-${process.arch}`);
+    await fs.mkdir(folder, {recursive: true});
+    t.deepEqual(findBuilds(root), []);
+    await fs.writeFile(path.join(folder, "build.json"), '{"gpu": fal');
+    t.throws(() => findBuilds(root), {message: /build\.json is damaged: .*\. Build again, or remove its folder\.$/});
+});
