@@ -25,10 +25,8 @@ export type LlamaOptions = NodeLlamaCppOptions & {
      *
      * **RPC has neither passwords nor encryption:** use it on networks that you trust.
      * @example
-     * ```typescript
      * const llama = await getLlama({rpcServers: ["192.168.1.20:50052", "192.168.1.21:50052"]});
      * const model = await llama.loadModel({modelPath});
-     * ```
      */
     rpcServers?: readonly string[]
 };
@@ -38,6 +36,14 @@ export type LlamaOptions = NodeLlamaCppOptions & {
  *
  * It differs in this: nothing is built or downloaded here, so options about that are refused where they would change
  * anything, and without a GPU the number of threads defaults to the physical cores that this process may use.
+ * @throws {TypeError} or a RangeError, naming an option or a variable of the environment that is not allowed
+ * @throws {NoBinaryFoundError} if no native build fits `gpu`, or none loads
+ * @throws {RpcServerError} naming the server that can't be used
+ * @example
+ * const llama = await getLlama({gpu: false});
+ * const model = await llama.loadModel({modelPath});
+ * console.log(llama.gpu); // false
+ * await llama.dispose();
  */
 export function getLlama(options?: LlamaOptions): Promise<Llama>;
 export function getLlama(type: "lastBuild", lastBuildOptions?: LastBuildOptions): Promise<Llama>;

@@ -81,10 +81,21 @@ export type CapturedRows = {
      * A part of an array, without copying, by a name that stays the same whatever layers are captured: `"layers.12.attention.entropy"`
      * is a `[H]`, `"layers.12.attention.pattern"` a `[H][R][n]`, the weights themselves.
      * @throws {RangeError} if there is no such name; the message lists them
+     * @example
+     * const capture = captureAttention(context, {topK: 2});
+     * await context.getSequence().evaluateWithoutGeneratingNewTokens([1, 5, 6]);
+     * const {heads, rowIndices, get} = capture.read();
+     * console.log(get("layers.1.attention.topKeys").length === heads.length * rowIndices.length * 2); // true
      */
     get(name: string): Float32Array | Uint32Array,
 
-    /** The names that {@link CapturedRows.get} knows. */
+    /**
+     * The names that {@link CapturedRows.get} knows.
+     * @example
+     * const capture = captureAttention(context, {layers: [1]});
+     * await context.getSequence().evaluateWithoutGeneratingNewTokens([1, 5, 6]);
+     * console.log(capture.read().names().includes("layers.1.attention.entropy")); // true
+     */
     names(): string[]
 };
 
