@@ -17,17 +17,20 @@ import {requireTools} from "./lib/tools.js";
 
 const document = path.join(packageRoot, "test", "architectures", "README.md");
 const minutesPerModel = 5;
+// of the table, after the name: what must not change unnoticed; the columns that follow are measured
+const comparedColumns = ["layers", "emulated", "kernel", "left alone", "captured"];
 
 const usage = `usage: check-architectures [options] [NAME...]
 
-Checks emulation on a small random model of every architecture that llama.cpp has, or of those named, and writes the table in
-test/architectures/README.md, unless some are named.
+Checks emulation on a small random model of every architecture that llama.cpp has, or of those named. What is emulated, by which
+kernel, and what is captured must be as the table in test/architectures/README.md says.
 
-  --gpu cuda|vulkan|metal   compute on it; the table stays as it is
+  --update                  write the table instead; not where some are named
+  --gpu cuda|vulkan|metal   compute on it, without a look at the table
   --no-build                take the program that is compiled already`;
 
 await runMain("check-architectures", async () => {
-    const {names, gpu, "no-build": noBuild} = readArguments();
+    const {names, gpu, update, "no-build": noBuild} = readArguments();
     if (!noBuild)
         await build(gpu);
     const program = path.join(outputFolder(buildName(gpu)), `check-architecture${process.platform === "win32" ? ".exe" : ""}`);
@@ -37,12 +40,14 @@ await runMain("check-architectures", async () => {
     const start = Date.now();
     const variants = listVariants(program, names);
     const results = await checkAll(program, variants, gpu);
+    if (update)
+        writeTable(results);
+    else if (gpu === false)
+        results.push(...compareWithTable(results, names.length === 0));
     const failed = results.filter(({ok}) => !ok);
 
     for (const result of failed)
         console.log(describeFailure(result));
-    if (names.length === 0 && gpu === false)
-        writeTable(results);
     console.log(`${results.length - failed.length} passed, ${failed.length} failed (${formatTime(Date.now() - start)})`);
     if (failed.length > 0)
         process.exitCode = 1;
@@ -114,13 +119,64 @@ function describeFailure({architecture, kind, error, comparisons = []}) {
     return [`FAIL ${architecture} ${kind}${error == null ? "" : `: ${error}`}`, ...lines].join("\n");
 }
 
-function writeTable(results) {
-    const text = fs.readFileSync(document, "utf8");
-    const [before, , after] = text.split(/(?<=<!-- table -->\n)([^]*)(?=<!-- end of table -->)/);
-    if (after == null)
-        throw new UserError(`${path.relative(process.cwd(), document)} has no place for the table any more`);
+/** What differs from the table, as results that fail; all: an architecture that is in the table only is a difference, too. */
+function compareWithTable(results, all) {
+    const known = readTable();
+    const differences = [];
+    const fail = (row, error) => differences.push({architecture: row, kind: "against the table", ok: false, error});
 
-    const reasons = [...new Set(results.flatMap(({layers = []}) => layers.map(({reason}) => reason)).filter((reason) => reason != null))];
+    const reasons = listReasons(results);
+    const finished = results.filter(({error}) => error == null);
+    for (const result of finished) {
+        const row = cells(result, reasons);
+        const expected = known.get(row[0]);
+        if (expected == null) {
+            fail(row[0], "it is not there; --update writes the table");
+            continue;
+        }
+        const actual = withReasons(row, reasons);
+        for (const [index, column] of comparedColumns.entries()) {
+            if (actual[index] !== expected[index])
+                fail(row[0], `${column}: ${actual[index] || "none"}, in the table ${expected[index] || "none"}`);
+        }
+    }
+    const names = new Set(results.map((result) => cells(result, reasons)[0]));
+    for (const name of all ? known.keys() : []) {
+        if (!names.has(name))
+            fail(name, "llama.cpp no longer has it; --update writes the table");
+    }
+    return differences;
+}
+
+/** Of each row of the committed table, by its name, the compared columns. */
+function readTable() {
+    const [, table] = splitDocument();
+    const reasons = [...table.matchAll(/^\d+\. (.*)$/gm)].map(([, reason]) => reason);
+    const rows = [...table.matchAll(/^\| (.*) \|$/gm)].map(([, row]) => row.split(" | ")).slice(1);
+    return new Map(rows.map((row) => [row[0], withReasons(row, reasons)]));
+}
+
+/** The compared columns of a row, with the reasons in place of their numbers: a number may be another's in another run. */
+function withReasons(row, reasons) {
+    return row.slice(1, 1 + comparedColumns.length)
+        .map((cell) => String(cell).trim().replaceAll(/\((\d+)\)/g, (_, number) => `(${reasons[number - 1]})`));
+}
+
+function listReasons(results) {
+    return [...new Set(results.flatMap(({layers = []}) => layers.map(({reason}) => reason)).filter((reason) => reason != null))];
+}
+
+/** What is before the table, the table, and what is after it. */
+function splitDocument() {
+    const parts = fs.readFileSync(document, "utf8").split(/(?<=<!-- table -->\n)([^]*)(?=<!-- end of table -->)/);
+    if (parts.length !== 3)
+        throw new UserError(`${path.relative(process.cwd(), document)} has no place for the table any more`);
+    return parts;
+}
+
+function writeTable(results) {
+    const [before, , after] = splitDocument();
+    const reasons = listReasons(results);
     const rows = results.map((result) => `| ${cells(result, reasons).join(" | ")} |\n`);
     const notes = reasons.map((reason, index) => `${index + 1}. ${reason}\n`);
     fs.writeFileSync(document, [
@@ -181,6 +237,7 @@ function readArguments() {
     try {
         const {values, positionals} = parseArgs({allowPositionals: true, options: {
             gpu: {type: "string"},
+            update: {type: "boolean", default: false},
             "no-build": {type: "boolean", default: false},
             help: {type: "boolean", short: "h"}
         }});
@@ -190,6 +247,8 @@ function readArguments() {
         }
         if (values.gpu != null && !gpuTypes.includes(values.gpu))
             throw new Error(`--gpu is ${JSON.stringify(values.gpu)}; allowed are ${gpuTypes.join(", ")}`);
+        if (values.update && (positionals.length > 0 || values.gpu != null))
+            throw new Error("--update writes the whole table, as the CPU has it: it goes with neither names nor --gpu");
         return {...values, names: positionals, gpu: values.gpu ?? false};
     } catch (error) {
         return badUsage(error.message, usage);

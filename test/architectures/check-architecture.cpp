@@ -23,6 +23,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 
 #include <nlohmann/json.hpp>
@@ -294,13 +295,15 @@ class architecture {
         return std::move(reader.res);
     }
 
-    // the logit lens of the last layer against the logits; NAN where there is no lens
-    double lens_error(const outcome & res) const {
+    // the logit lens of the last layer against the logits; none where there is no lens
+    std::optional<double> lens_error(const outcome & res) const {
         const auto & recording = res.captured;
         const size_t last      = recording.layers.size() - 1;
-        double       error     = NAN;
+        double       error     = 0.0;
+        bool         has_lens  = false;
+        bool         complete  = true;
         if (recording.options.layers.back() != n_layer - 1) {
-            return NAN; // the last layer has no attention
+            return std::nullopt; // the last layer has no attention
         }
         size_t position = 0;
         for (const auto & rows : recording.rows) {
@@ -314,14 +317,21 @@ class architecture {
                 }
                 for (size_t k = (last * n_rows + i) * LENS_K; k < (last * n_rows + i + 1) * LENS_K; ++k) {
                     if (rows.lens_tokens[k] == UINT32_MAX) {
-                        return NAN;
+                        complete = false;
+                        continue;
                     }
-                    const double expected = row[rows.lens_tokens[k]] - max - std::log(sum);
-                    error                 = std::fmax(error, std::fabs(rows.lens_logprobs[k] - expected));
+                    has_lens                = true;
+                    const double expected   = row[rows.lens_tokens[k]] - max - std::log(sum);
+                    const double difference = std::fabs(rows.lens_logprobs[k] - expected);
+                    error                   = std::isfinite(difference) ? std::max(error, difference) :
+                                                                          std::numeric_limits<double>::infinity();
                 }
             }
         }
-        return error;
+        if (!has_lens) {
+            return std::nullopt;
+        }
+        return complete ? error : std::numeric_limits<double>::infinity();
     }
 
     // the largest difference of any two captured weights of these layers
@@ -830,10 +840,10 @@ class checker {
                 arch.capture_error(fused.captured, dense.captured, { seen.front() }), LIMIT_CAPTURE);
         }
 
-        const double lens = arch.lens_error(fused);
-        has_lens          = !std::isnan(lens);
+        const std::optional<double> lens = arch.lens_error(fused);
+        has_lens                         = lens.has_value();
         if (has_lens) {
-            compare("logit lens of the last layer against the logits", lens, LIMIT_LENS);
+            compare("logit lens of the last layer against the logits", *lens, LIMIT_LENS);
         }
     }
 
