@@ -107,17 +107,29 @@ test.serial("random patterns: a seed is another pattern", async (t) => {
 
 test.serial("after a shift of the context the first token is the one that is left", async (t) => {
     const context = await model.createContext({contextSize: 512, batchSize: 300, threads: 1, flashAttention: true});
-    const emulation = emulateAttention(context, {pattern: "first-token", strength: 3});
+    const emulation = emulateAttention(context, {pattern: "first-token", strength: 0});
     const sequence = context.getSequence();
-    const continueFrom = async (kernelStrength: number) => {
+    const continueFrom = async (start: readonly number[], erased: number, strength: number) => {
         await sequence.clearHistory();
         emulation.strength = 0;
-        await evaluateInChunks(sequence, tokens.slice(0, 100), [100]);
-        await sequence.eraseContextTokenRanges([{start: 0, end: 40}]);
-        emulation.strength = kernelStrength;
+        await evaluateInChunks(sequence, start, [100]);
+        await sequence.eraseContextTokenRanges([{start: 0, end: erased}]);
+        emulation.strength = strength;
         return await evaluateInChunks(sequence, tokens.slice(100, 110), [10]);
     };
-    t.true(worstNmse(await continueFrom(3), await continueFrom(0)) > 1e-5);
+    // every head thinks much of token 1 and nothing of token 5; of all others half of the heads do, so that a boost of another shows
+    const sought = Array.from({length: 100}, (_, i) => 3 + 4 * (i % 2) + 10 * (i % 20 + 1));
+    const effectOf = async (first: number, erased = 40) => {
+        const start = [...sought.slice(0, 40), first, ...sought.slice(41)];
+        return worstNmse(await continueFrom(start, erased, 3), await continueFrom(start, erased, 0));
+    };
+    const effects = [await effectOf(1), await effectOf(5), await effectOf(5, 39), await effectOf(5, 41)];
+    t.log(`NMSE ${effects.map((effect) => effect.toExponential(1)).join(", ")}`);
+    t.true(effects[0]! > 3e-5);
+    t.true(effects[1]! < 5e-6);
+    // a boost of the token before or after it would show
+    t.true(effects[2]! > 3e-5);
+    t.true(effects[3]! > 3e-5);
     await context.dispose();
 });
 
