@@ -111,6 +111,9 @@ export type AddonAttentionCapture = {
 
     /** forgets what was captured */
     clear(): void,
+
+    /** as `clear`; the sequence holds these tokens now, by position */
+    restart(tokens: Int32Array): void,
     readMeasures(): AddonMeasures,
 
     /** @param take - they are no longer kept */
@@ -135,10 +138,7 @@ export type AddonCaptureSettings = {
     logitLens: number,
 
     /** of each token of the vocabulary */
-    tokenClasses: Uint8Array,
-
-    /** tokens that are in the sequence already */
-    past: Int32Array
+    tokenClasses: Uint8Array
 };
 
 /** Shapes as in src/inspect/inspection.ts */

@@ -5,6 +5,7 @@ import {batchSequencesTogether} from "./batching.js";
 import {createLlama, loadBinding} from "./binding.js";
 import {findBuilds} from "./builds.js";
 import {gpuFromEnvironment, openBest, rebuildHint, selectBuilds} from "./chooseBuild.js";
+import {noteSequences} from "./inspect/liveSequences.js";
 import {checkRpcServers, connectRpcServers, withRpcServers} from "./rpc.js";
 import {defaultThreads} from "./threads.js";
 import type {Binding} from "./binding.js";
@@ -105,6 +106,7 @@ async function load(build: Build, options: LlamaOptions, binding: Binding, serve
 
     llama.onDispose.createListener(() => servers?.native.dispose());
     await batchSequencesTogether(llama);
+    noteSequences(llama);
     return llama;
 }
 

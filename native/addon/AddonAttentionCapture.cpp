@@ -68,7 +68,6 @@ Napi::Value AddonAttentionCapture::Enable(const Napi::CallbackInfo & info) {
         options.weights       = boolean("weights");
         options.hidden_states = boolean("hiddenStates");
         options.lens_k        = number("logitLens").Int32Value();
-        options.past          = integersOf(settings.Get("past"));
 
         const auto classes    = settings.Get("tokenClasses").As<Napi::Uint8Array>();
         options.token_classes = std::vector<uint8_t>(classes.Data(), classes.Data() + classes.ElementLength());
@@ -90,6 +89,14 @@ Napi::Value AddonAttentionCapture::Disable(const Napi::CallbackInfo & info) {
 Napi::Value AddonAttentionCapture::Clear(const Napi::CallbackInfo & info) {
     return withRecording(info.Env(), [&](llama_attn_capture_recording & recording) -> Napi::Value {
         recording.clear();
+        return info.Env().Undefined();
+    });
+}
+
+// (tokens: Int32Array)
+Napi::Value AddonAttentionCapture::Restart(const Napi::CallbackInfo & info) {
+    return withRecording(info.Env(), [&](llama_attn_capture_recording & recording) -> Napi::Value {
+        recording.restart(integersOf(info[0]));
         return info.Env().Undefined();
     });
 }
@@ -287,6 +294,7 @@ void AddonAttentionCapture::init(Napi::Object exports) {
                 InstanceMethod("enable", &AddonAttentionCapture::Enable),
                 InstanceMethod("disable", &AddonAttentionCapture::Disable),
                 InstanceMethod("clear", &AddonAttentionCapture::Clear),
+                InstanceMethod("restart", &AddonAttentionCapture::Restart),
                 InstanceMethod("readMeasures", &AddonAttentionCapture::ReadMeasures),
                 InstanceMethod("readRows", &AddonAttentionCapture::ReadRows),
             },

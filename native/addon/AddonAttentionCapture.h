@@ -16,6 +16,7 @@ class AddonAttentionCapture : public Napi::ObjectWrap<AddonAttentionCapture> {
     Napi::Value Enable(const Napi::CallbackInfo & info);
     Napi::Value Disable(const Napi::CallbackInfo & info);
     Napi::Value Clear(const Napi::CallbackInfo & info);
+    Napi::Value Restart(const Napi::CallbackInfo & info);
     Napi::Value ReadMeasures(const Napi::CallbackInfo & info);
     Napi::Value ReadRows(const Napi::CallbackInfo & info);
 

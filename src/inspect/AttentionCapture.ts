@@ -1,11 +1,12 @@
 import {addonContextOf, bindingOf, isIdUnused, onSequenceIdReclaimed, queueOf} from "../binding.js";
 import {emulationOf} from "../emulation/AttentionEmulation.js";
 import {ContextAttachment} from "../emulation/ContextAttachment.js";
+import {liveSequence} from "./liveSequences.js";
 import {resolveCaptureOptions, resolveSequence} from "./options.js";
 import {buildAttention, buildRows} from "./rows.js";
 import {classesOfVocabulary} from "./tokenClasses.js";
-import type {LlamaContext} from "node-llama-cpp";
-import type {AddonAttentionCapture, DecodeQueue} from "../binding.js";
+import type {LlamaContext, Token} from "node-llama-cpp";
+import type {AddonAttentionCapture, DecodeQueue, DecodeRequest} from "../binding.js";
 import type {AttentionCaptureOptions, ResolvedAttentionCaptureOptions} from "./options.js";
 import type {CapturedAttention} from "./inspection.js";
 
@@ -22,6 +23,11 @@ export class AttentionCapture extends ContextAttachment {
 
     /** Layers that were asked for by number. */
     private readonly namedLayers: readonly number[];
+
+    private readonly sequenceId: number;
+
+    /** Tokens of the sequence, by position, as the recording knows them. */
+    private knownTokens: readonly Token[] = [];
 
     /** What `onRows` threw, and nobody has been told. */
     private failure?: {readonly error: unknown};
@@ -50,34 +56,39 @@ export class AttentionCapture extends ContextAttachment {
         this.namedLayers = options.layers == null || options.layers === "all"
             ? []
             : this.options.layers;
-        const {id, tokens} = resolveSequence(context, options.sequence);
+        this.sequenceId = resolveSequence(context, options.sequence);
 
         const {layers, heads, queries} = this.options;
         this.addon.enable({
             ...this.options,
-            sequenceId: id,
+            sequenceId: this.sequenceId,
             layers: Int32Array.from(layers),
             heads: Int32Array.from(heads),
             allQueries: queries === "all",
             queries: Int32Array.from(queries === "all" ? [] : queries),
-            tokenClasses: classesOfVocabulary(context.model),
-            past: Int32Array.from(tokens)
+            tokenClasses: classesOfVocabulary(context.model)
         });
         this.attach(
             // ids are used again, by sequences that have nothing to do with those before
             onSequenceIdReclaimed(context, () => {
-                if (options.sequence != null && !this.disposed && isIdUnused(context, id))
+                if (options.sequence != null && !this.disposed && isIdUnused(context, this.sequenceId))
                     this.dispose();
             }),
-            ...(this.onRows == null
-                ? []
-                : [afterEachBatch(queueOf(context), id, () => this.throwFailure(), () => this.deliverRows())])
+            onRequests(
+                queueOf(context), this.sequenceId,
+                (request) => {
+                    this.throwFailure();
+                    this.followSequence(request);
+                },
+                this.onRows == null ? undefined : () => this.deliverRows()
+            )
         );
     }
 
     /**
-     * What was captured so far, of the sequence as it is now. Where tokens were taken back and others evaluated in their place, what
-     * was captured begins with those, as what was added up can't be taken apart.
+     * What was captured so far, by position in the sequence as it was when last evaluated. Where tokens were taken back, moved (as those
+     * after erased ones do, also when a full context shifts) or replaced (as by a loaded state), what was captured begins with the
+     * evaluation after that, as what was added up can't be taken apart.
      *
      * Waits for a running batch. Rows that `onRows` was given are not among it.
      * @throws {Error} if the capture is disposed, or what was asked for can't be captured in this architecture; or what `onRows` has thrown
@@ -121,6 +132,17 @@ export class AttentionCapture extends ContextAttachment {
         this.addon.disable();
     }
 
+    /** Has the recording start anew where the sequence holds other tokens than those that it knows: they moved, or were replaced. */
+    private followSequence({firstTokenSequenceIndex, tokens}: DecodeRequest): void {
+        // guessed tokens may follow these; they are among the known ones
+        const held = liveSequence(this.context, this.sequenceId)?.contextTokens ?? [];
+        if (held.some((token, position) => token !== this.knownTokens[position])) {
+            this.addon.restart(Int32Array.from(held));
+            this.knownTokens = held;
+        }
+        this.knownTokens = [...this.knownTokens.slice(0, firstTokenSequenceIndex), ...tokens];
+    }
+
     /** Never rejects: the sequence has been evaluated, whatever becomes of the rows. */
     private async deliverRows(): Promise<void> {
         if (this.disposed || this.failure != null)
@@ -143,15 +165,17 @@ export class AttentionCapture extends ContextAttachment {
     }
 }
 
-/** Calls back after each batch with tokens of a sequence, and has the next batch wait for it. */
-function afterEachBatch(
-    queue: DecodeQueue, sequenceId: number, beforeRequest: () => void, callback: () => Promise<void>
+/**
+ * Calls back before tokens of a sequence are queued, and after each batch that has some of them: the next batch waits for that.
+ */
+function onRequests(
+    queue: DecodeQueue, sequenceId: number, beforeRequest: (request: DecodeRequest) => void, afterBatch?: () => Promise<void>
 ): {dispose(): void} {
     const decodeTokens = queue._decodeTokens.bind(queue);
     let isDisposed = false;
     let calls = Promise.resolve();
     const callInTurn = async () => {
-        calls = calls.then(callback);
+        calls = calls.then(afterBatch);
         await calls;
     };
 
@@ -159,7 +183,10 @@ function afterEachBatch(
         if (isDisposed || request.sequenceId !== sequenceId)
             return await decodeTokens(request, mapLogits);
 
-        beforeRequest();
+        beforeRequest(request);
+        if (afterBatch == null)
+            return await decodeTokens(request, mapLogits);
+
         const result = await decodeTokens({
             ...request,
             async afterBatchAction(length) {

@@ -10,7 +10,7 @@ export type CapturedAttention = CapturedRows & {
     /** Number of query rows that the measures are of: each evaluated token is one. */
     readonly queries: number,
 
-    /** Ids of the sequence's tokens, Int32 `[n]`; `-1` where a token is not known, as it was in the cache before. */
+    /** Ids of the sequence's tokens, Int32 `[n]`; `-1` where a token is not known. */
     readonly tokens: Int32Array,
 
     /** Entropy of a row in nats, its weights divided by their sum; mean over rows, F32 `[L][H]`. */

@@ -6,8 +6,7 @@ import type {CapturedRows} from "./inspection.js";
 /** What a capture keeps. */
 export type AttentionCaptureOptions = {
     /**
-     * The sequence that is captured; tokens of others are left out. Tokens that it holds already count as keys only, and are known by
-     * class only if it is given here.
+     * The sequence that is captured; tokens of others are left out. Tokens that it holds already count as keys only.
      *
      * Defaults to the only one of a context that has one; must be given for others.
      */
@@ -161,14 +160,14 @@ export function resolveCaptureOptions(
 }
 
 /**
- * The id of the sequence to capture, and the tokens that it is known to hold.
+ * The id of the sequence to capture.
  * @throws {TypeError | Error} if there is none, or it can't be used
  */
-export function resolveSequence(context: LlamaContext, sequence: unknown): {id: number, tokens: readonly number[]} {
+export function resolveSequence(context: LlamaContext, sequence: unknown): number {
     if (sequence === undefined) {
         if (context.totalSequences > 1)
             throw new TypeError(`sequence is not given, but must be, as the context has ${context.totalSequences} sequences`);
-        return {id: 0, tokens: []};
+        return 0;
     }
 
     const id: unknown = sequence instanceof Object
@@ -182,7 +181,7 @@ export function resolveSequence(context: LlamaContext, sequence: unknown): {id: 
         throw new Error("The sequence belongs to another context than the capture");
     if (live.disposed)
         throw new Error("The sequence is disposed");
-    return {id, tokens: live.contextTokens};
+    return id;
 }
 
 function numbersTo(end: number): number[] {

@@ -7,7 +7,8 @@ import {fileURLToPath} from "node:url";
 import {promisify} from "node:util";
 import test from "ava";
 import {emulateAttention, getLlama, LlamaLogLevel} from "reattend";
-import type {AttentionEmulationOptions, LlamaContextSequence, LlamaModel, Token} from "reattend";
+import type {AttentionEmulationOptions, LlamaModel, Token} from "reattend";
+import {copyState} from "../support/copyState.js";
 import {compareWithDense} from "../support/dense.js";
 import {evaluateInChunks} from "../support/logits.js";
 import {worstNmse} from "../support/nmse.js";
@@ -127,12 +128,4 @@ async function createSequence(model: LlamaModel, options?: AttentionEmulationOpt
     if (options != null)
         emulateAttention(context, options);
     return {context, sequence: context.getSequence()};
-}
-
-/** node-llama-cpp uses this for decisions only, and does not offer it. */
-async function copyState(sequence: LlamaContextSequence, from: LlamaContextSequence): Promise<boolean> {
-    const internal = sequence as unknown as {
-        _copyStateFromOtherSequence(other: LlamaContextSequence, upToTokenIndex: number): Promise<boolean>
-    };
-    return await internal._copyStateFromOtherSequence(from, from.nextTokenIndex);
 }

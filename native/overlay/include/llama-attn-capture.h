@@ -35,8 +35,6 @@ struct llama_attn_capture_options {
     std::vector<uint8_t> token_classes; // of each token of the vocabulary, below LLAMA_ATTN_CAPTURE_CLASSES
 
     bool from_keys = false; // weights are computed even where they are materialised, without emulation: for tests
-
-    std::vector<llama_token> past; // tokens of the sequence that are in the cache already, by position
 };
 
 #define LLAMA_ATTN_CAPTURE_CLASSES 4
@@ -98,6 +96,9 @@ struct llama_attn_capture_recording {
 
     // forgets all but the tokens
     void clear();
+
+    // forgets all: the sequence holds these tokens now, by position
+    void restart(std::vector<llama_token> held);
 };
 
 // options == NULL ends it. Takes effect with the next batch.

@@ -75,6 +75,11 @@ void llama_attn_capture_recording::clear() {
     }
 }
 
+void llama_attn_capture_recording::restart(std::vector<llama_token> held) {
+    clear();
+    tokens = std::move(held);
+}
+
 //
 // llama_attn_capture_state
 //
@@ -92,7 +97,6 @@ llama_attn_capture_state::llama_attn_capture_state(const llama_model & model, co
     scratch(GGML_MAX_N_THREADS) {
     recording.options = options;
     recording.n_embd  = model.hparams.n_embd;
-    recording.tokens  = options.past;
     recording.layers.resize(options.layers.size());
     for (auto & layer : recording.layers) {
         layer.heads.resize(options.heads.size());
