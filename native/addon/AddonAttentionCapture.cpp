@@ -208,8 +208,10 @@ Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
         const auto   env     = info.Env();
         const auto & options = recording.options;
         const auto   seen    = seenLayers(recording);
+        const size_t tokens  = recording.tokens.size();
 
-        if (recording.is_full) {
+        // rows of earlier batches are padded
+        if (recording.is_full || recording.kept_bytes(0, tokens) > LLAMA_ATTN_CAPTURE_MOST_KEPT) {
             throw Napi::Error::New(env,
                 "The rows to keep take more than 1 GiB: choose fewer layers, heads or queries, or take rows away with "
                 "onRows");
@@ -229,11 +231,9 @@ Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
         }
         const auto & ubatches = take ? taken : recording.rows;
 
-        size_t rows   = 0;
-        size_t tokens = 0;
+        size_t rows = 0;
         for (const auto & ubatch : ubatches) {
             rows += ubatch.positions.size();
-            tokens = std::max<size_t>(tokens, ubatch.n_tokens);
         }
 
         auto   result    = Napi::Object::New(env);

@@ -3,7 +3,7 @@ import type {TokenClass} from "./tokenClasses.js";
 /**
  * What a capture saw. All arrays are row-major.
  *
- * n: tokens of the sequence, by position; L: captured layers; H: captured heads; R: kept query rows; K: `topK`.
+ * n: tokens of the sequence so far, by position; L: captured layers; H: captured heads; R: kept query rows; K: `topK`.
  * Measures are of all query rows since the capture began, `NaN` where a layer has no such head.
  */
 export type CapturedAttention = CapturedRows & {
@@ -49,6 +49,9 @@ export type CapturedRows = {
     /** Indices of the captured query heads, ascending. */
     readonly heads: readonly number[],
 
+    /** n: how many tokens the sequence had so far, these rows' batch included. */
+    readonly tokenCount: number,
+
     /** Positions of the kept query rows, U32 `[R]`. */
     readonly rowIndices: Uint32Array,
 
@@ -58,7 +61,7 @@ export type CapturedRows = {
     /** Their weights, F32 `[L][H][R][K]`; `0` where a row has fewer. */
     readonly topWeights: Float32Array,
 
-    /** Whole rows of weights, F32 `[L][H][R][n]`, if asked for. */
+    /** Whole rows of weights, F32 `[L][H][R][n]`, if asked for; `0` where a row does not see a token. */
     readonly weights?: Float32Array,
 
     /**

@@ -29,10 +29,11 @@ export function buildAttention(
 }
 
 function partsOf(rows: AddonRows, options: ResolvedAttentionCaptureOptions): Omit<CapturedRows, "get" | "names"> {
-    const {layers, rowIndices, topKeys, topWeights, weights, hiddenStates, lensTokens, lensLogProbabilities} = rows;
+    const {layers, tokenCount, rowIndices, topKeys, topWeights, weights, hiddenStates, lensTokens, lensLogProbabilities} = rows;
     return {
         layers: Array.from(layers),
         heads: options.heads,
+        tokenCount,
         rowIndices,
         topKeys,
         topWeights,

@@ -273,6 +273,27 @@ test.serial("the strongest keys, and some layers, heads and queries", async (t) 
     }
 });
 
+test.serial("rows of weights are as wide as the sequence is long, whatever batch they are of", async (t) => {
+    const tokens = randomTokens(20, 23);
+    const chunks = [8, 8, 4];
+    const {captured: all} = await captureOf(oracleModel, {tokens, chunks, capture: {layers: [2, 5]}});
+    t.is(all.tokenCount, 20);
+    t.is(all.weights!.length, 2 * all.heads.length * 20 * 20);
+
+    const {captured} = await captureOf(oracleModel, {tokens, chunks, capture: {layers: [2, 5], queries: [3, 9]}});
+    t.is(captured.tokenCount, 20);
+    t.is(captured.weights!.length, 2 * all.heads.length * 2 * 20);
+    for (let head = 0; head < 2 * all.heads.length; head++) {
+        for (const [row, query] of [3, 9].entries()) {
+            const start = (2 * head + row) * 20;
+            t.deepEqual(
+                captured.weights!.subarray(start, start + 20),
+                all.weights!.subarray((head * 20 + query) * 20, (head * 20 + query + 1) * 20)
+            );
+        }
+    }
+});
+
 test.serial("hidden states and the logit lens", async (t) => {
     const {captured, logits} = await captureOf(float32Model, {
         tokens: referenceTokens, context: float32, chunks: [40, 20], capture: {hiddenStates: true, logitLens: 3}

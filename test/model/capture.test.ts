@@ -286,7 +286,7 @@ test.serial("rows are given batch by batch, and the next batch waits", async (t)
     const parts: CapturedRows[] = [];
     let isTaking = false;
     const capture = captureAttention(context, {
-        topK: 3, layers: [4],
+        topK: 3, layers: [4], weights: true,
         async onRows(rows) {
             t.false(isTaking);
             isTaking = true;
@@ -299,6 +299,9 @@ test.serial("rows are given batch by batch, and the next batch waits", async (t)
     await sequence.evaluateWithoutGeneratingNewTokens(tokens);
     t.is(parts.length, 5);
     t.deepEqual(parts.flatMap(({rowIndices}) => Array.from(rowIndices)), tokens.map((_, i) => i));
+    t.deepEqual(parts.map(({tokenCount}) => tokenCount), [20, 40, 60, 80, 90]);
+    for (const {weights, heads, rowIndices, tokenCount} of parts)
+        t.is(weights!.length, heads.length * rowIndices.length * tokenCount);
     t.is(capture.read().rowIndices.length, 0);
     t.is(capture.read().queries, tokens.length);
 

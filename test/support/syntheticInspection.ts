@@ -77,6 +77,7 @@ export function syntheticInspection({tokens: n, layers, heads, topK, seed = 1, t
             classMass: new Float32Array(size * 4),
             received: new Float32Array(size * n),
             receivedBy: new Uint32Array(size * n),
+            tokenCount: n,
             rowIndices: Uint32Array.from({length: n}, (_, row) => row),
             topKeys: new Uint32Array(size * n * topK).fill(0xffffffff),
             topWeights: new Float32Array(size * n * topK)

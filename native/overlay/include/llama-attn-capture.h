@@ -91,7 +91,7 @@ struct llama_attn_capture_recording {
     std::vector<llama_attn_capture_layer> layers; // one of each captured layer
     std::vector<llama_attn_capture_rows>  rows;
 
-    // of kept rows, with as many more of a sequence of so many tokens
+    // of kept rows and as many more, weights as wide as a sequence of so many tokens
     double kept_bytes(size_t n_more, size_t n_tokens) const;
 
     // forgets all but the tokens

@@ -46,19 +46,15 @@ bool llama_attn_capture::take(handle & running) {
 //
 
 double llama_attn_capture_recording::kept_bytes(size_t n_more, size_t n_tokens) const {
-    const double n_layer = options.layers.size();
-    const double n_head  = options.heads.size();
-    const auto   row     = [&](double n) {
-        return n_layer *
-            (n_head * (8.0 * options.top_k + (options.weights ? 4.0 * n : 0.0)) +
-                (options.hidden_states ? 4.0 * n_embd : 0.0) + 8.0 * options.lens_k);
-    };
+    const double per_head = 8.0 * options.top_k + (options.weights ? 4.0 * n_tokens : 0.0);
+    const double per_layer =
+        options.heads.size() * per_head + (options.hidden_states ? 4.0 * n_embd : 0.0) + 8.0 * options.lens_k;
 
-    double bytes = n_more * row(n_tokens);
+    size_t n_rows = n_more;
     for (const auto & kept : rows) {
-        bytes += kept.positions.size() * row(kept.n_tokens);
+        n_rows += kept.positions.size();
     }
-    return bytes;
+    return n_rows * options.layers.size() * per_layer;
 }
 
 void llama_attn_capture_recording::clear() {
