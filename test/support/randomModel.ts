@@ -9,14 +9,14 @@ import type {Tensor} from "./gguf.js";
  * anywhere near `clearThreshold`, and two right computations never differ in what is chosen.
  */
 
-export type Architecture = "llama" | "qwen3" | "gemma3" | "bert";
+export type Architecture = "llama" | "qwen3" | "gemma3" | "gemma-embedding" | "bert";
 
 export type RandomModelOptions = {
     architecture: Architecture,
     layers: number,
     seed: number,
 
-    /** size of the window of gemma3's layers, but for each sixth one */
+    /** size of the window of layers of gemma3 and gemma-embedding, but for each sixth one */
     window?: number,
 
     /** of llama's layers, all of which each token uses */
@@ -64,7 +64,8 @@ export function randomTensors({architecture, layers, seed, experts, pooling}: Ra
     const random = seededRandom(seed);
     const tensors = new Map<string, Tensor>();
     const isEncoder = architecture === "bert";
-    const normalizesKeys = architecture === "qwen3" || architecture === "gemma3";
+    const isGemma = architecture === "gemma3" || architecture === "gemma-embedding";
+    const normalizesKeys = architecture === "qwen3" || isGemma;
 
     const add = (name: string, shape: readonly number[], valueOf: (row: number, column: number) => number) => {
         const columns = shape[0]!;
@@ -87,8 +88,8 @@ export function randomTensors({architecture, layers, seed, experts, pooling}: Ra
     };
     const spared = (i: number) => i < reserved ? 0 : 1;
 
-    // gemma3 multiplies the embeddings by the root of the width
-    const scale = architecture === "gemma3" ? 1 / Math.sqrt(width) : 1;
+    // gemma multiplies the embeddings by the root of the width
+    const scale = isGemma ? 1 / Math.sqrt(width) : 1;
     add("token_embd.weight", [width, vocabulary], (token, i) => {
         if (i >= reserved)
             return noise(scale);
@@ -141,7 +142,7 @@ export function randomTensors({architecture, layers, seed, experts, pooling}: Ra
             addNorm(`${block}.attn_norm`, width);
             addNorm(`${block}.ffn_norm`, width);
         }
-        if (architecture === "gemma3") {
+        if (isGemma) {
             addNorm(`${block}.post_attention_norm`, width, () => 0.6);
             addNorm(`${block}.post_ffw_norm`, width, () => 0.6);
         }

@@ -382,8 +382,9 @@ class head_capture {
     }
 
     static bool sees(const llama_attn_capture_runs & runs, int32_t begin, int32_t end) {
-        return std::any_of(
-            runs.begin(), runs.end(), [&](const auto & run) { return run.first < end && run.second > begin; });
+        const auto run = std::upper_bound(
+            runs.begin(), runs.end(), begin, [](int32_t cell, const auto & run) { return cell < run.second; });
+        return run != runs.end() && run->first < end;
     }
 
     // scores become exp(score - max); returned are their sum, the sum of each times (score - max), and the row's whole sum
@@ -441,7 +442,8 @@ class head_capture {
     }
 
     // emulation's pattern; what comes back is what all weights are multiplied by
-    double emulate(const llama_attn_capture_state::row & row, row_sum & sum, float * scores) const {
+    double emulate(const llama_attn_capture_state::row & row, const llama_attn_capture_runs & runs, row_sum & sum,
+        float * scores) const {
         if (op.all_keys) {
             return op.normalize ? (factor > 0.0f ? 1.0 : 0.0) : factor;
         }
@@ -453,6 +455,10 @@ class head_capture {
 
         double added = 0.0;
         for (int32_t l = 1; l <= list[0]; ++l) {
+            // a list may be of layers that see more
+            if (!sees(runs, list[l], list[l] + 1)) {
+                continue;
+            }
             float &      score = scores[list[l]];
             const double old   = score;
             const double log   = std::log(std::max(old, 1e-38));
@@ -469,7 +475,7 @@ class head_capture {
         const auto & row = state.rows[index];
 
         row_sum      sum    = op.dense ? read_weights(row, runs, scores) : softmax(row, runs, scores);
-        const double common = op.dense ? 1.0 : emulate(row, sum, scores);
+        const double common = op.dense ? 1.0 : emulate(row, runs, sum, scores);
         const float  weight = common / sum.whole; // of a score of 1
 
         // the own key counts for classes of tokens only
@@ -499,10 +505,10 @@ class head_capture {
         }
         if (has_patterns()) {
             for (const int32_t j : cells.patterns[head][index]) {
-                sums->agreement += scores[j];
+                sums->agreement += sees(runs, j, j + 1) ? scores[j] : 0.0f;
             }
         }
-        if (sum.sum > 0.0) {
+        if (!(sum.sum <= 0.0)) { // NAN stays NAN
             sums->entropy += std::log(sum.sum) - sum.weighted / sum.sum;
         }
         if (sees_own) {
