@@ -11,7 +11,7 @@ import type {
 import {copyState} from "../support/copyState.js";
 import {evaluateInChunks} from "../support/logits.js";
 import {createContext, oracleModel} from "../support/oracleModel.js";
-import {randomText, writeRandomModel} from "../support/randomModel.js";
+import {randomTensors, randomText, writeRandomModel} from "../support/randomModel.js";
 import {randomTokens} from "../support/tokens.js";
 
 /*
@@ -364,6 +364,43 @@ test.serial("rows that take too much memory are refused, and the context goes on
     await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(0, 1));
     t.is(capture.read().rowIndices.length, 1);
     await context.dispose();
+});
+
+test.serial("rows that are no numbers are captured as such", async (t) => {
+    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-"));
+    const modelPath = path.join(folder, "model.gguf");
+    const options = {architecture: "llama", layers: 2, seed: 15} as const;
+    const tensors = randomTensors(options);
+    const broken = 200 as Token;
+    const {shape: [width], values} = tensors.get("token_embd.weight")!;
+    values.fill(NaN, broken * width!, (broken + 1) * width!);
+    await writeRandomModel(modelPath, options, tensors);
+    const model = await oracleModel.llama.loadModel({modelPath});
+    const text = randomText(100, 15).filter((token) => token !== broken) as Token[];
+
+    for (const flashAttention of [true, false]) {
+        const context = await model.createContext({contextSize: 256, threads: 1, flashAttention});
+        const capture = captureAttention(context, {topK: 3, weights: true, hiddenStates: true, logitLens: 4});
+        // a batch of its own, as a value that is no number spoils rows that give it a weight of 0, too
+        await evaluateInChunks(context.getSequence(), [...text.slice(0, 40), broken, ...text.slice(41)], [40, 60]);
+        const {logitLens, hiddenStates, topWeights, entropy, rowIndices} = capture.read();
+        t.true(entropy.every((value) => Number.isNaN(value)));
+        t.is(rowIndices.length, text.length);
+        for (const layer of [0, 1]) {
+            for (const [row] of text.entries()) {
+                const index = layer * text.length + row;
+                t.is(Number.isNaN(hiddenStates![index * width!]), row >= 40, `row ${row} of layer ${layer}`);
+                for (const k of [0, 1, 2, 3]) {
+                    t.is(logitLens!.tokens[4 * index + k] === 0xffffffff, row >= 40, `row ${row} of layer ${layer}`);
+                    t.is(Number.isNaN(logitLens!.logProbabilities[4 * index + k]), row >= 40);
+                }
+            }
+        }
+        t.true(topWeights.some((weight) => Number.isNaN(weight)));
+        await context.dispose();
+    }
+    await model.dispose();
+    await fs.rm(folder, {recursive: true});
 });
 
 test.serial("memory stays small for a long text", async (t) => {

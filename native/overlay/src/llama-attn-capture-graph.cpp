@@ -686,6 +686,9 @@ static void capture_lens(ggml_tensor * dst, int ith, int nth, void * userdata) {
             order[v] = v;
             sum += std::exp((double) row[v] - max);
         }
+        if (std::isnan(sum)) {
+            continue; // NANs have no order
+        }
         const int32_t n = std::min<int64_t>(n_top, n_vocab);
         std::partial_sort(order.begin(), order.begin() + n, order.end(),
             [&](int32_t a, int32_t b) { return row[a] > row[b] || (row[a] == row[b] && a < b); });
