@@ -25,9 +25,11 @@ Napi::Value AddonAttentionCapture::withRecording(
 // -> {layers: boolean[], whether each may have attention, heads: number}
 Napi::Value AddonAttentionCapture::GetAttentionLayers(const Napi::CallbackInfo & info) {
     return context.with(info.Env(), [&](llama_context * ctx) -> Napi::Value {
-        int32_t layerCount = 0;
-        int32_t heads      = 0;
-        llama_attn_emulation_shape(ctx, &layerCount, &heads);
+        int32_t emulatedLayers = 0;
+        int32_t heads          = 0;
+        llama_attn_emulation_shape(ctx, &emulatedLayers, &heads);
+
+        const int32_t layerCount = llama_attn_capture_n_layer(ctx);
 
         auto layers = Napi::Array::New(info.Env(), layerCount);
         for (int32_t i = 0; i < layerCount; i++) {

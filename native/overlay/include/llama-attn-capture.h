@@ -109,5 +109,8 @@ LLAMA_API const char * llama_set_attn_capture(llama_context * ctx, const llama_a
 LLAMA_API bool llama_read_attn_capture(
     llama_context * ctx, const std::function<void(llama_attn_capture_recording &)> & use);
 
+// how many layers there are to capture
+LLAMA_API int32_t llama_attn_capture_n_layer(const llama_context * ctx);
+
 // whether the layer may have attention
 LLAMA_API bool llama_attn_capture_has_attention(const llama_context * ctx, int32_t layer);

@@ -80,6 +80,11 @@ void llama_attn_capture_recording::restart(std::vector<llama_token> held) {
 // llama_attn_capture_state
 //
 
+// of an encoder-decoder only the decoder is captured
+static int32_t count_layers(const llama_hparams & hparams) {
+    return hparams.dec_n_layer > 0 ? hparams.dec_n_layer : hparams.n_layer();
+}
+
 size_t llama_attn_capture_scratch::size() const {
     return sizeof(float) * (q.capacity() + k.capacity() + scores.capacity() + sum.capacity()) +
         sizeof(uint32_t) * (above.capacity() + seen.capacity());
@@ -98,7 +103,7 @@ llama_attn_capture_state::llama_attn_capture_state(const llama_model & model, co
         layer.heads.resize(options.heads.size());
     }
 
-    layer_index.resize(std::max<int32_t>(model.hparams.n_layer(), model.hparams.dec_n_layer), -1);
+    layer_index.resize(count_layers(model.hparams), -1);
     for (size_t i = 0; i < options.layers.size(); ++i) {
         layer_index[options.layers[i]] = i;
     }
@@ -260,7 +265,7 @@ const char * llama_set_attn_capture(llama_context * ctx, const llama_attn_captur
 
     const auto & model   = ctx->get_model();
     const auto & hparams = model.hparams;
-    const auto   n_layer = std::max<int32_t>(hparams.n_layer(), hparams.dec_n_layer);
+    const auto   n_layer = count_layers(hparams);
 
     if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
         return "a model split by tensor over several devices can't be captured, since its heads are not on one device";
@@ -306,6 +311,10 @@ bool llama_read_attn_capture(llama_context * ctx, const std::function<void(llama
     use(state->recording);
 
     return true;
+}
+
+int32_t llama_attn_capture_n_layer(const llama_context * ctx) {
+    return count_layers(ctx->get_model().hparams);
 }
 
 bool llama_attn_capture_has_attention(const llama_context * ctx, int32_t layer) {
