@@ -81,8 +81,14 @@ export type AttentionCaptureOptions = {
 
     /**
      * Is given the kept rows of each batch right after it was evaluated, before the next one is: they are not kept any longer then, so
-     * that a text of any length needs the memory of one batch. The next batch waits for a promise that it returns. If it throws,
-     * or the promise rejects, it is not called again; the sequence's next evaluation, or `read()`, throws the same and ends the capture.
+     * that a text of any length needs the memory of one batch. Their `weights` are `tokenCount` wide, which grows from batch to batch.
+     *
+     * The next batch waits for a promise that it returns. That must not wait for the context in turn, as both would wait for ever:
+     * evaluating, erasing tokens, loading and saving states, and disposing the context come after the batch. Disposing the capture
+     * does not.
+     *
+     * If it throws, or the promise rejects, it is not called again; the sequence's next evaluation, or `read()`, throws the same and
+     * ends the capture.
      */
     onRows?: (rows: CapturedRows) => void | Promise<void>
 };
