@@ -825,6 +825,16 @@ class checker {
                 seen.push_back(i);
             }
         }
+        run_options emulated;
+        emulated.emulate = true;
+
+        const auto layers = arch.report(emulated);
+        int        missed = 0;
+        for (size_t i = 0; i < dense.captured.layers.size(); ++i) {
+            missed += layers[dense.captured.options.layers[i]].emulated && !dense.captured.layers[i].seen;
+        }
+        compare("layers that are emulated but not captured", missed, 0.0);
+
         captured_layers.clear();
         for (const size_t i : seen) {
             captured_layers.push_back(dense.captured.options.layers[i]);

@@ -1,6 +1,7 @@
 #include "llama-attn-capture-graph.h"
 
 #include "llama-attn-capture-state.h"
+#include "llama-attn-emulation-memory.h"
 #include "llama-attn-emulation-settings.h"
 #include "llama-graph.h"
 #include "llama-kv-cache.h"
@@ -789,7 +790,7 @@ capture_op * llm_attn_capture::add_attention(const llm_graph_context & graph, in
         next.k_idxs  = own_cells.k_idxs;
         next.kv_size = own_cells.kv_size;
         next.n_kv    = n_kv;
-        next.cache   = next.k_idxs ? llama_attn_capture_find_cache(state->memory, own_cells.storage) : nullptr;
+        next.cache = next.k_idxs ? llama_attn_find_cache(llama_attn_caches(state->memory), own_cells.storage) : nullptr;
         if (next.k_idxs && !next.cache) {
             return nullptr;
         }

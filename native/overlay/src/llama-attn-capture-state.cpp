@@ -3,14 +3,6 @@
 #include "llama-attn-capture-settings.h"
 #include "llama-attn-emulation-settings.h"
 #include "llama-context.h"
-#include "llama-kv-cache-dsa-iswa.h"
-#include "llama-kv-cache-dsa.h"
-#include "llama-kv-cache-dsv4.h"
-#include "llama-kv-cache-iswa.h"
-#include "llama-kv-cache-msa.h"
-#include "llama-kv-cache.h"
-#include "llama-memory-hybrid-iswa.h"
-#include "llama-memory-hybrid.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -203,54 +195,6 @@ void llama_attn_capture_state::begin(const llama_ubatch & ubatch) {
     }
     kept->lens_tokens.resize(n_layer * per_layer * options.lens_k, UINT32_MAX);
     kept->lens_logprobs.resize(n_layer * per_layer * options.lens_k, NAN);
-}
-
-//
-// caches
-//
-
-static void add(std::vector<const llama_kv_cache *> & caches, const llama_kv_cache * cache) {
-    if (cache) {
-        caches.push_back(cache);
-    }
-}
-
-static void add(std::vector<const llama_kv_cache *> & caches, const llama_kv_cache_iswa * cache) {
-    if (cache) {
-        add(caches, cache->get_base());
-        add(caches, cache->get_swa());
-    }
-}
-
-static std::vector<const llama_kv_cache *> caches_of(llama_memory_i * memory) {
-    std::vector<const llama_kv_cache *> caches;
-    if (const auto * plain = dynamic_cast<llama_kv_cache *>(memory)) {
-        add(caches, plain);
-    } else if (const auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
-        add(caches, iswa);
-    } else if (const auto * hybrid = dynamic_cast<llama_memory_hybrid *>(memory)) {
-        add(caches, hybrid->get_mem_attn());
-    } else if (const auto * hybrid_iswa = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
-        add(caches, hybrid_iswa->get_mem_attn());
-    } else if (const auto * dsa = dynamic_cast<llama_kv_cache_dsa *>(memory)) {
-        add(caches, dsa->get_mla());
-    } else if (const auto * msa = dynamic_cast<llama_kv_cache_msa *>(memory)) {
-        add(caches, msa->get_base());
-    } else if (const auto * dsv4 = dynamic_cast<llama_kv_cache_dsv4 *>(memory)) {
-        add(caches, dsv4->get_raw());
-    }
-    return caches;
-}
-
-const llama_kv_cache * llama_attn_capture_find_cache(llama_memory_i * memory, const ggml_tensor * storage) {
-    for (const auto * cache : caches_of(memory)) {
-        for (const uint32_t il : cache->get_layer_ids()) {
-            if (cache->get_k_storage(il) == storage) {
-                return cache;
-            }
-        }
-    }
-    return nullptr;
 }
 
 //

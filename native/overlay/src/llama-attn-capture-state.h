@@ -9,13 +9,10 @@
 #include <memory>
 #include <vector>
 
-struct ggml_tensor;
 struct llama_attn_emulation;
 struct llama_memory_i;
 struct llama_model;
 struct llama_ubatch;
-
-class llama_kv_cache;
 
 // memory of one thread
 struct llama_attn_capture_scratch {
@@ -63,6 +60,3 @@ struct llama_attn_capture_state {
 
     void begin(const llama_ubatch & ubatch);
 };
-
-// the cache whose keys are stored in this tensor, null if there is none
-const llama_kv_cache * llama_attn_capture_find_cache(llama_memory_i * memory, const ggml_tensor * storage);

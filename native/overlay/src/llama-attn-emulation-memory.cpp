@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <map>
 
-static std::vector<const llama_kv_cache *> caches_of(llama_memory_i * memory) {
+std::vector<const llama_kv_cache *> llama_attn_caches(llama_memory_i * memory) {
     if (const auto * cache = dynamic_cast<const llama_kv_cache *>(memory)) {
         return { cache };
     }
@@ -23,13 +23,13 @@ static std::vector<const llama_kv_cache *> caches_of(llama_memory_i * memory) {
         return { hybrid->get_mem_attn() };
     }
     if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
-        return caches_of(hybrid->get_mem_attn());
+        return llama_attn_caches(hybrid->get_mem_attn());
     }
     if (const auto * dsa = dynamic_cast<const llama_kv_cache_dsa *>(memory)) {
         return { dsa->get_mla() };
     }
     if (const auto * dsa = dynamic_cast<const llama_kv_cache_dsa_iswa *>(memory)) {
-        auto caches = caches_of(dsa->get_dsa());
+        auto caches = llama_attn_caches(dsa->get_dsa());
         caches.push_back(dsa->get_swa());
         return caches;
     }
@@ -44,12 +44,17 @@ static bool stores(const llama_kv_cache & cache, const ggml_tensor * k_storage) 
     return std::any_of(layers.begin(), layers.end(), [&](uint32_t il) { return cache.get_k_storage(il) == k_storage; });
 }
 
+const llama_kv_cache * llama_attn_find_cache(
+    const std::vector<const llama_kv_cache *> & caches, const ggml_tensor * k_storage) {
+    const auto found = std::find_if(
+        caches.begin(), caches.end(), [&](const llama_kv_cache * cache) { return stores(*cache, k_storage); });
+    return found != caches.end() ? *found : nullptr;
+}
+
 llm_attn_cells::llm_attn_cells(llama_memory_i * memory, const ggml_tensor * k_storage) : stored(true) {
-    auto       all = caches_of(memory);
-    const auto found =
-        std::find_if(all.begin(), all.end(), [&](const llama_kv_cache * cache) { return stores(*cache, k_storage); });
-    if (found != all.end()) {
-        std::iter_swap(all.begin(), found);
+    auto all = llama_attn_caches(memory);
+    if (const auto * cache = llama_attn_find_cache(all, k_storage)) {
+        std::iter_swap(all.begin(), std::find(all.begin(), all.end(), cache));
         caches = all;
     }
 }

@@ -13,6 +13,13 @@ struct llama_ubatch;
 
 class llama_kv_cache;
 
+// those that store the keys of whole layers
+std::vector<const llama_kv_cache *> llama_attn_caches(llama_memory_i * memory);
+
+// the one of them whose keys are in this tensor, null if there is none
+const llama_kv_cache * llama_attn_find_cache(
+    const std::vector<const llama_kv_cache *> & caches, const ggml_tensor * k_storage);
+
 // Where the keys of some layers are stored. Cells are counted within a stream, as in patterns.
 class llm_attn_cells {
   public:
