@@ -7,6 +7,7 @@
 // quantised: the report says dense, the scheduler cuts the graph in no more parts than without emulation, so that nothing goes to the
 // CPU and back, and the logits are those of the CPU.
 
+#include "ggml-attn-emulation.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "llama-attn-emulation.h"
@@ -14,7 +15,6 @@
 #include "llama-cpp.h"
 
 #include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
