@@ -61,11 +61,11 @@ std::vector<attention_case> attention_cases() {
             { 63, 64 }, { 64, 64 }, { 64, 65 }, { 65, 513 }, { 63, 511 }, { 128, 512 } }) {
         add_sizes(n_q, n_kv);
     }
-    // more threads than have cells: of 48, the last has none
-    for (const int n_threads : { 3, 48 }) {
+    // more threads than have cells: of 24, the last has none
+    for (const int n_threads : { 3, 24 }) {
         for (const bool sinks : { false, true }) {
-            add("cells 512, threads " + std::to_string(n_threads) + (sinks ? ", sinks" : ""), [&](attention_case & c) {
-                c.n_kv      = 512;
+            add("cells 529, threads " + std::to_string(n_threads) + (sinks ? ", sinks" : ""), [&](attention_case & c) {
+                c.n_kv      = 529;
                 c.n_threads = n_threads;
                 c.sinks     = sinks;
             });
