@@ -352,6 +352,7 @@ static const exception LEFT_OUT[] = {
     { "CUDA", "rows that see no cell", "llama.cpp divides by their sum, which is 0" },
     { "CUDA", "threshold 1/128",
         "the kernel for tensor cores has sums of exp(-log(8)), which are rounded: equal is not equal" },
+    { "Vulkan", "threshold 1/128", "a driver's exp and log are rounded: equal is not equal" },
 };
 
 template <size_t n>
@@ -542,8 +543,9 @@ int64_t count_pattern_errors(
 }
 
 // upstream's limit for flash attention
-double attention_output_limit(const attention_case &) {
-    return 5e-4;
+// What is left of a row that is turned off is a part of it, but GPUs, which take the listed keys off the whole, leave the rounding of all.
+double attention_output_limit(const attention_case & c) {
+    return c.turn_off ? 2e-3 : 5e-4;
 }
 
 double attention_effect_limit(const attention_case & c) {
