@@ -33,7 +33,7 @@ const parts = {
 const sizes = {
     off: {pairs: 5, prefill: 512, prefillRounds: 4, decode: 16, decodeRounds: 8, checkedTokens: 32},
     instructions: {layers: 4, prefill: 64, decode: 8},
-    passes: {kvTypes: ["f16", "q8_0", "q4_0"], depths: [0, 2048, 8192], batch: 64, decode: 4},
+    passes: {kvTypes: ["f16", "q8_0", "q4_0"], depths: [0, 2048], batch: 64, decode: 4},
     node: {prefill: [512, 2048], prefillRounds: [7, 3], depths: [0, 2048], decode: 16, decodeRounds: 13},
     parallel: {counts: [1, 2, 4, 8], prompt: 64, tokens: 32, rounds: 5},
     startup: {rounds: 13},
