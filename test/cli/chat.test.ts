@@ -1,6 +1,5 @@
-import process from "node:process";
 import test from "ava";
-import {runCli, runInTerminal} from "../support/cli.js";
+import {runCli, runInTerminal, testOnTerminal} from "../support/cli.js";
 
 const flags = ["--threads", "1", "--max-tokens", "8"];
 
@@ -57,11 +56,7 @@ test("Ctrl-C stops the running answer, a second one leaves", async (t) => {
     t.not(stdout, "");
 });
 
-const onLinux = process.platform === "linux"
-    ? test
-    : test.skip;
-
-onLinux("on a terminal there is a prompt, and /exit leaves", async (t) => {
+testOnTerminal("on a terminal there is a prompt, and /exit leaves", async (t) => {
     const {code, stdout} = await runInTerminal(["chat", ...flags], {onOutput: answerPrompts(["Hello\r", "/exit\r"])});
     t.is(code, 0, stdout);
     t.true(stdout.includes("/help lists what can be typed"), stdout);
@@ -69,7 +64,7 @@ onLinux("on a terminal there is a prompt, and /exit leaves", async (t) => {
     t.false(stdout.includes("\x1b[36m"), "there are colours in spite of NO_COLOR");
 });
 
-onLinux("on a terminal, Ctrl-C drops a line that is being typed, and leaves at an empty prompt", async (t) => {
+testOnTerminal("on a terminal, Ctrl-C drops a line that is being typed, and leaves at an empty prompt", async (t) => {
     const {code, stdout} = await runInTerminal(["chat", ...flags], {onOutput: answerPrompts(["half a line\x03\x03"])});
     t.is(code, 130, stdout);
 });

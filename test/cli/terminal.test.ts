@@ -1,11 +1,6 @@
 // What only shows on a terminal: errors and Ctrl-C while a line of progress is on it.
-import process from "node:process";
 import test from "ava";
-import {runCli, runInTerminal} from "../support/cli.js";
-
-const onLinux = process.platform === "linux"
-    ? test
-    : test.skip;
+import {runCli, runInTerminal, testOnTerminal} from "../support/cli.js";
 
 const failures = {
     "a GPU without a build": {args: ["complete", "--gpu", "metal", "hi"], code: 1, message: "No native build of reattend fits"},
@@ -15,7 +10,7 @@ const failures = {
     "a bad flag of an inspection": {args: ["inspect", "--layers", "99", "hi"], code: 2, message: "--layers"}
 };
 for (const [title, {args, code, message}] of Object.entries(failures)) {
-    onLinux(`${title} ends the command on a terminal, too`, async (t) => {
+    testOnTerminal(`${title} ends the command on a terminal, too`, async (t) => {
         const result = await runInTerminal([...args, "--threads", "1"]);
         t.is(result.code, code, result.stdout);
         t.true(result.stdout.includes(message), result.stdout);
@@ -36,7 +31,7 @@ function interruptPlainArm() {
     };
 }
 
-onLinux("Ctrl-C while the plain model writes ends a comparison with exit code 130, and what was written stays", async (t) => {
+testOnTerminal("Ctrl-C while the plain model writes ends a comparison with exit code 130, and what was written stays", async (t) => {
     const asText = await runInTerminal(endless, {onOutput: interruptPlainArm()});
     t.is(asText.code, 130, asText.stdout);
     const [, plainText] = /\^C([^]*)$/.exec(asText.stdout)!;

@@ -1,6 +1,8 @@
 import {spawn} from "node:child_process";
 import process from "node:process";
 import {fileURLToPath} from "node:url";
+import test from "ava";
+import type {ExecutionContext} from "ava";
 import type {ChildProcess} from "node:child_process";
 
 export const cliPath = fileURLToPath(import.meta.resolve("#dist/cli/cli.js"));
@@ -28,6 +30,14 @@ type CliOptions = {
 /** Runs `reattend` as its users do. Without input, its standard input is empty. */
 export async function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
     return await runProcess(process.execPath, [cliPath, ...args], options);
+}
+
+/** A test that runs a command on a terminal. */
+export function testOnTerminal(title: string, run: (t: ExecutionContext) => Promise<void>): void {
+    if (process.platform === "linux")
+        test(title, run);
+    else
+        test.skip(`${title} [skipped: what gives a command a terminal takes other flags on ${process.platform}]`, run);
 }
 
 /** The same on a terminal, with what goes to stdout and stderr in one; for Linux only. */

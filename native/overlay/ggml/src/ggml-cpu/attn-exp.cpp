@@ -39,67 +39,139 @@ alignas(64) static const std::array<uint64_t, N> TABLE = [] {
 
 #if defined(__AVX512F__)
 
-static constexpr int AT_ONCE = 16;
+typedef __m256  floats;
+typedef __m512d doubles;
 
-static inline __m256 exp_half(__m256 x) {
-    const __m512d z  = _mm512_cvtps_pd(x);
-    const __m512d kd = _mm512_fmadd_pd(z, _mm512_set1_pd(INV_LN2), _mm512_set1_pd(SHIFT));
-    const __m512i ki = _mm512_castpd_si512(kd);
-    const __m512d r  = _mm512_fmsub_pd(z, _mm512_set1_pd(INV_LN2), _mm512_sub_pd(kd, _mm512_set1_pd(SHIFT)));
+static constexpr int N_LANES = 8;
 
-    const __m512i low  = _mm512_permutex2var_epi64(_mm512_load_si512(&TABLE[0]), ki, _mm512_load_si512(&TABLE[8]));
-    const __m512i high = _mm512_permutex2var_epi64(_mm512_load_si512(&TABLE[16]), ki, _mm512_load_si512(&TABLE[24]));
-    const __m512i t    = _mm512_mask_blend_epi64(_mm512_test_epi64_mask(ki, _mm512_set1_epi64(16)), low, high);
-    const __m512d s    = _mm512_castsi512_pd(_mm512_add_epi64(t, _mm512_slli_epi64(ki, 52 - N_BITS)));
-
-    const __m512d p = _mm512_fmadd_pd(_mm512_set1_pd(C0), r, _mm512_set1_pd(C1));
-    const __m512d q = _mm512_fmadd_pd(_mm512_set1_pd(C2), r, _mm512_set1_pd(1.0));
-    const __m512d y = _mm512_fmadd_pd(p, _mm512_mul_pd(r, r), q);
-    return _mm512_cvtpd_ps(_mm512_mul_pd(y, s));
+static inline floats load(const float * x) {
+    return _mm256_loadu_ps(x);
 }
 
-// false, and nothing is changed, if some are not within what the polynomial is for
-static inline bool exp_some(float * x, float max) {
-    const __m512 d = _mm512_sub_ps(_mm512_loadu_ps(x), _mm512_set1_ps(max));
-    if (_mm512_cmp_ps_mask(d, _mm512_set1_ps(LEAST), _CMP_GE_OQ) != 0xFFFF) {
-        return false;
-    }
-    _mm256_storeu_ps(x, exp_half(_mm512_castps512_ps256(d)));
-    _mm256_storeu_ps(x + 8, exp_half(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(d), 1))));
-    return true;
+static inline void store(float * x, floats y) {
+    _mm256_storeu_ps(x, y);
+}
+
+static inline floats minus(floats x, float y) {
+    return _mm256_sub_ps(x, _mm256_set1_ps(y));
+}
+
+static inline doubles to_doubles(floats x) {
+    return _mm512_cvtps_pd(x);
+}
+
+static inline floats to_floats(doubles x) {
+    return _mm512_cvtpd_ps(x);
+}
+
+static inline doubles all(double x) {
+    return _mm512_set1_pd(x);
+}
+
+static inline doubles minus(doubles x, doubles y) {
+    return _mm512_sub_pd(x, y);
+}
+
+static inline doubles times(doubles x, doubles y) {
+    return _mm512_mul_pd(x, y);
+}
+
+static inline doubles times_plus(doubles x, doubles y, doubles z) {
+    return _mm512_fmadd_pd(x, y, z);
+}
+
+// all from `least` on, and numbers
+static inline bool reach(floats x, float least) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_set1_ps(least), _CMP_GE_OQ)) == 0xFF;
+}
+
+// 2^(k/N), with k in the low bits
+static inline doubles power(doubles shifted) {
+    const __m512i k    = _mm512_castpd_si512(shifted);
+    const __m512i low  = _mm512_permutex2var_epi64(_mm512_load_si512(&TABLE[0]), k, _mm512_load_si512(&TABLE[8]));
+    const __m512i high = _mm512_permutex2var_epi64(_mm512_load_si512(&TABLE[16]), k, _mm512_load_si512(&TABLE[24]));
+    const __m512i t    = _mm512_mask_blend_epi64(_mm512_test_epi64_mask(k, _mm512_set1_epi64(16)), low, high);
+    return _mm512_castsi512_pd(_mm512_add_epi64(t, _mm512_slli_epi64(k, 52 - N_BITS)));
 }
 
 #else
 
-static constexpr int AT_ONCE = 8;
+typedef __m128  floats;
+typedef __m256d doubles;
 
-static inline __m128 exp_half(__m128 x) {
-    const __m256d z  = _mm256_cvtps_pd(x);
-    const __m256d kd = _mm256_fmadd_pd(z, _mm256_set1_pd(INV_LN2), _mm256_set1_pd(SHIFT));
-    const __m256i ki = _mm256_castpd_si256(kd);
-    const __m256d r  = _mm256_fmsub_pd(z, _mm256_set1_pd(INV_LN2), _mm256_sub_pd(kd, _mm256_set1_pd(SHIFT)));
+static constexpr int N_LANES = 4;
 
-    const __m256i i = _mm256_and_si256(ki, _mm256_set1_epi64x(N - 1));
-    const __m256i t = _mm256_i64gather_epi64((const long long *) TABLE.data(), i, 8);
-    const __m256d s = _mm256_castsi256_pd(_mm256_add_epi64(t, _mm256_slli_epi64(ki, 52 - N_BITS)));
-
-    const __m256d p = _mm256_fmadd_pd(_mm256_set1_pd(C0), r, _mm256_set1_pd(C1));
-    const __m256d q = _mm256_fmadd_pd(_mm256_set1_pd(C2), r, _mm256_set1_pd(1.0));
-    const __m256d y = _mm256_fmadd_pd(p, _mm256_mul_pd(r, r), q);
-    return _mm256_cvtpd_ps(_mm256_mul_pd(y, s));
+static inline floats load(const float * x) {
+    return _mm_loadu_ps(x);
 }
 
-static inline bool exp_some(float * x, float max) {
-    const __m256 d = _mm256_sub_ps(_mm256_loadu_ps(x), _mm256_set1_ps(max));
-    if (_mm256_movemask_ps(_mm256_cmp_ps(d, _mm256_set1_ps(LEAST), _CMP_GE_OQ)) != 0xFF) {
-        return false;
-    }
-    _mm_storeu_ps(x, exp_half(_mm256_castps256_ps128(d)));
-    _mm_storeu_ps(x + 4, exp_half(_mm256_extractf128_ps(d, 1)));
-    return true;
+static inline void store(float * x, floats y) {
+    _mm_storeu_ps(x, y);
+}
+
+static inline floats minus(floats x, float y) {
+    return _mm_sub_ps(x, _mm_set1_ps(y));
+}
+
+static inline doubles to_doubles(floats x) {
+    return _mm256_cvtps_pd(x);
+}
+
+static inline floats to_floats(doubles x) {
+    return _mm256_cvtpd_ps(x);
+}
+
+static inline doubles all(double x) {
+    return _mm256_set1_pd(x);
+}
+
+static inline doubles minus(doubles x, doubles y) {
+    return _mm256_sub_pd(x, y);
+}
+
+static inline doubles times(doubles x, doubles y) {
+    return _mm256_mul_pd(x, y);
+}
+
+static inline doubles times_plus(doubles x, doubles y, doubles z) {
+    return _mm256_fmadd_pd(x, y, z);
+}
+
+static inline bool reach(floats x, float least) {
+    return _mm_movemask_ps(_mm_cmpge_ps(x, _mm_set1_ps(least))) == 0xF;
+}
+
+static inline doubles power(doubles shifted) {
+    const __m256i k = _mm256_castpd_si256(shifted);
+    const __m256i t =
+        _mm256_i64gather_epi64((const long long *) TABLE.data(), _mm256_and_si256(k, _mm256_set1_epi64x(N - 1)), 8);
+    return _mm256_castsi256_pd(_mm256_add_epi64(t, _mm256_slli_epi64(k, 52 - N_BITS)));
 }
 
 #endif
+
+static constexpr int AT_ONCE = 2 * N_LANES;
+
+static inline floats exp_of(floats x) {
+    const doubles z       = to_doubles(x);
+    const doubles shifted = times_plus(z, all(INV_LN2), all(SHIFT));
+    const doubles r       = times_plus(z, all(INV_LN2), minus(all(SHIFT), shifted));
+    const doubles p       = times_plus(all(C0), r, all(C1));
+    const doubles q       = times_plus(all(C2), r, all(1.0));
+    return to_floats(times(times_plus(p, times(r, r), q), power(shifted)));
+}
+
+// false, and nothing is changed, if some are not within what the polynomial is for
+static inline bool exp_some(float * x, float max) {
+    const floats a = minus(load(x), max);
+    const floats b = minus(load(x + N_LANES), max);
+    if (!reach(a, LEAST) || !reach(b, LEAST)) {
+        return false;
+    }
+    store(x, exp_of(a));
+    store(x + N_LANES, exp_of(b));
+    return true;
+}
 
 // whether this C library's expf is the one above: another one's last bits differ here and there
 static bool is_expf() {
