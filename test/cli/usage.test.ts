@@ -1,3 +1,4 @@
+import fs from "node:fs";
 import process from "node:process";
 import test from "ava";
 import {cliPath, runCli, runProcess} from "../support/cli.js";
@@ -41,6 +42,10 @@ for (const [title, [args, message]] of Object.entries(usageErrors)) {
         t.false(stderr.includes("    at "), "a stack trace is shown");
     });
 }
+
+test("in a clone the command can be run as it is, which npx does there", (t) => {
+    t.notThrows(() => fs.accessSync(cliPath, fs.constants.X_OK));
+});
 
 test("--help lists every command, and takes at most 150 ms more than Node itself takes to start", async (t) => {
     const {code, stdout} = await runCli(["--help"]);
