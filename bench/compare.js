@@ -13,6 +13,7 @@ import {defaultThreads} from "#dist/threads.js";
 import {getLlama} from "reattend";
 import {compareInstructions, compareOff} from "./compare/off.js";
 import {compareNode} from "./compare/node.js";
+import {compareOn} from "./compare/on.js";
 import {compareParallel} from "./compare/parallel.js";
 import {comparePasses} from "./compare/passes.js";
 import {describeMachine, layOut, toMarkdown} from "./compare/report.js";
@@ -20,6 +21,7 @@ import {compareStartup} from "./compare/startup.js";
 import {compareTorch} from "./compare/torch.js";
 
 const parts = {
+    on: {compare: compareOn, builds: true},
     off: {compare: compareOff, builds: true},
     instructions: {compare: compareInstructions, builds: true},
     passes: {compare: comparePasses, builds: true},
@@ -31,6 +33,13 @@ const parts = {
 
 /** Lengths are in tokens. Rounds are odd in number, so that the median is one of them. */
 const sizes = {
+    on: {
+        kvTypes: ["f16", "q8_0", "q4_0"],
+        prefill: [{tokens: 512, processes: 7, rounds: 3}, {tokens: 2048, processes: 5, rounds: 1}, {tokens: 8192, processes: 3, rounds: 1}],
+        decode: [0, 2048, 8192].map((depth) => ({depth, processes: 15, rounds: 6})),
+        decodeTokens: 8,
+        goal: 0.995
+    },
     off: {pairs: 5, prefill: 512, prefillRounds: 4, decode: 16, decodeRounds: 8, checkedTokens: 32},
     instructions: {layers: 4, prefill: 64, decode: 8},
     passes: {kvTypes: ["f16", "q8_0", "q4_0"], depths: [0, 2048], batch: 64, decode: 4},
@@ -40,6 +49,13 @@ const sizes = {
     torch: {prefill: 512, decode: 16, rounds: 5}
 };
 const quickSizes = {
+    on: {
+        kvTypes: ["f16"],
+        prefill: [{tokens: 128, processes: 3, rounds: 1}],
+        decode: [0, 256].map((depth) => ({depth, processes: 3, rounds: 3})),
+        decodeTokens: 8,
+        goal: 0.995
+    },
     off: {pairs: 3, prefill: 128, prefillRounds: 2, decode: 8, decodeRounds: 4, checkedTokens: 8},
     node: {prefill: [128], prefillRounds: [3], depths: [0, 256], decode: 8, decodeRounds: 3},
     parallel: {counts: [1, 4], prompt: 32, tokens: 16, rounds: 3},
