@@ -43,7 +43,7 @@ const sizes = {
     off: {pairs: 5, prefill: 512, prefillRounds: 4, decode: 16, decodeRounds: 8, checkedTokens: 32},
     instructions: {layers: 4, prefill: 64, decode: 8},
     passes: {kvTypes: ["f16", "q8_0", "q4_0"], depths: [0, 2048], batch: 64, decode: 4},
-    node: {prefill: [512, 2048], prefillRounds: [7, 3], depths: [0, 2048], decode: 16, decodeRounds: 13},
+    node: {processes: 5, prefill: [512, 2048], prefillRounds: [3, 1], depths: [0, 2048], decode: 16, decodeRounds: 3},
     parallel: {counts: [1, 2, 4, 8], prompt: 64, tokens: 32, rounds: 5},
     startup: {rounds: 13},
     torch: {prefill: 512, decode: 16, rounds: 5}
@@ -57,7 +57,7 @@ const quickSizes = {
         goal: 0.995
     },
     off: {pairs: 3, prefill: 128, prefillRounds: 2, decode: 8, decodeRounds: 4, checkedTokens: 8},
-    node: {prefill: [128], prefillRounds: [3], depths: [0, 256], decode: 8, decodeRounds: 3},
+    node: {processes: 3, prefill: [128], prefillRounds: [1], depths: [0, 256], decode: 8, decodeRounds: 1},
     parallel: {counts: [1, 4], prompt: 32, tokens: 16, rounds: 3},
     startup: {rounds: 3},
     torch: {prefill: 128, decode: 4, rounds: 1}

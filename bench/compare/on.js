@@ -30,7 +30,7 @@ export async function compareOn({model, threads, clock, sizes: {on}, progress}) 
                 const processes = [];
                 for (let index = 0; index < work.processes; index++) {
                     told(`process ${index + 1} of ${work.processes}`);
-                    processes.push(await measure(start(), {...work, state, steeredBegins: index % 2 === 0}));
+                    processes.push(await measure(start(), {...work, state, reversed: index % 2 === 1}));
                 }
                 rows.push(makeRow(`${work.name}, ${kvType}`, work, processes, on.goal));
             }
@@ -62,7 +62,7 @@ async function fill(child, depth, state) {
 }
 
 /** Seconds for a token with emulation and without, in each round. */
-async function measure(child, {block, depth, tokens, rounds, state, steeredBegins}) {
+async function measure(child, {block, depth, tokens, rounds, state, reversed}) {
     const evaluate = async (strength) => {
         await child.ask("steer", strength);
         if (block === "prefill")
@@ -77,14 +77,10 @@ async function measure(child, {block, depth, tokens, rounds, state, steeredBegin
             await child.ask("load", state, depth);
         const contestants = {steered: () => evaluate(steeredStrength), plain: () => evaluate(0)};
         await takeTurns(contestants, 1); // brings the weights in
-        return await takeTurns(steeredBegins ? contestants : reversed(contestants), rounds);
+        return await takeTurns(contestants, rounds, undefined, reversed);
     } finally {
         await child.end();
     }
-}
-
-function reversed(contestants) {
-    return Object.fromEntries(Object.entries(contestants).reverse());
 }
 
 function makeRow(what, {rounds}, processes, goal) {

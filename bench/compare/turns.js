@@ -5,15 +5,16 @@ import {compare, median} from "#dist/bench/summary.js";
  * @param {Record<string, () => Promise<T>>} contestants
  * @param {number} rounds
  * @param {(round: number) => void} [onRound]
+ * @param {boolean} [reversed] whether the last one begins in the first round
  * @returns {Promise<Record<string, T[]>>} what each yielded, in each round
  * @template T
  */
-export async function takeTurns(contestants, rounds, onRound) {
+export async function takeTurns(contestants, rounds, onRound, reversed = false) {
     const entries = Object.entries(contestants);
     const results = Object.fromEntries(entries.map(([name]) => [name, []]));
     for (let round = 0; round < rounds; round++) {
         onRound?.(round);
-        for (const [name, block] of round % 2 === 0 ? entries : entries.toReversed())
+        for (const [name, block] of (round % 2 === 0) === reversed ? entries.toReversed() : entries)
             results[name].push(await block());
     }
     return results;
