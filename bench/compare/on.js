@@ -66,7 +66,7 @@ async function measure(child, {block, depth, tokens, rounds, state, reversed}) {
     const evaluate = async (strength) => {
         await child.ask("steer", strength);
         if (block === "prefill")
-            await child.ask("fill", Math.min(tokens, batchSize)); // as decode does by itself: makes room for graphs
+            await child.ask("fill", Math.min(tokens, batchSize)); // as decode does by itself: brings the weights in, makes room for graphs
         const {seconds} = await child.ask(block, tokens);
         return block === "decode"
             ? median(seconds)
@@ -76,7 +76,6 @@ async function measure(child, {block, depth, tokens, rounds, state, reversed}) {
         if (depth > 0)
             await child.ask("load", state, depth);
         const contestants = {steered: () => evaluate(steeredStrength), plain: () => evaluate(0)};
-        await takeTurns(contestants, 1); // brings the weights in
         return await takeTurns(contestants, rounds, undefined, reversed);
     } finally {
         await child.end();
