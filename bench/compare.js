@@ -78,6 +78,15 @@ const flags = new Command("bench:compare")
     .parse()
     .opts();
 
+if (flags.markdown != null) {
+    try {
+        fs.appendFileSync(flags.markdown, ""); // what can't be written is told now, not after the first part
+    } catch (error) {
+        console.error(`bench:compare: cannot write ${flags.markdown}: ${error.message}`);
+        process.exit(1);
+    }
+}
+
 const machine = describeMachine();
 const modelPath = flags.model ?? makeModel();
 const {model, shape, threads} = await inspect(modelPath).catch((error) => {
