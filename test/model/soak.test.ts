@@ -20,11 +20,14 @@ const full = process.argv.includes("--full");
 const decodes = full ? 10_000 : 600;
 const contexts = full ? 200 : 20;
 
-// a context that leaks is some megabytes
-const allowedGrowth = 4 * 1024 ** 2;
+// where one context of three is kept, it is 21 MB; up to 5 MB come and go
+const allowedGrowth = 8 * 1024 ** 2;
 
 // glibc gives memory back as it is freed, where it would keep tens of megabytes in the arenas of threads that come and go
 const env = {...process.env, MALLOC_ARENA_MAX: "1", MALLOC_MMAP_THRESHOLD_: "65536", MALLOC_TRIM_THRESHOLD_: "65536"};
+
+// V8 sets aside, and gives back, up to 16 MB at once for young objects, which may not be resident
+const nodeFlags = ["--max-semi-space-size=1"];
 
 const memoryOfRounds = fileURLToPath(new URL("../support/memoryOfRounds.js", import.meta.url));
 const tokens = randomTokens(40, 16);
@@ -59,7 +62,7 @@ test.serial("a context can be disposed while it decodes", async (t) => {
 });
 
 async function run(kind: "decodes" | "contexts", rounds: number): Promise<{growth: number, changes?: number, logits: Float32Array[]}> {
-    const {stdout} = await promisify(execFile)(process.execPath, [memoryOfRounds, kind, `${rounds}`], {env, maxBuffer: 2 ** 24});
+    const {stdout} = await promisify(execFile)(process.execPath, [...nodeFlags, memoryOfRounds, kind, `${rounds}`], {env, maxBuffer: 2 ** 24});
     const result = JSON.parse(stdout) as {growth: number, changes?: number, logits: number[][]};
     return {...result, logits: result.logits.map((row) => Float32Array.from(row))};
 }
