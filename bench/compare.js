@@ -8,6 +8,7 @@ import fs from "node:fs";
 import process from "node:process";
 import {fileURLToPath} from "node:url";
 import {Command, InvalidArgumentError, Option} from "commander";
+import {cacheTypes} from "#dist/cli/flags.js";
 import {startProgress} from "#dist/cli/progress.js";
 import {defaultThreads} from "#dist/threads.js";
 import {getLlama} from "reattend";
@@ -67,8 +68,9 @@ const flags = new Command("bench:compare")
     .description("Compare reattend with unpatched llama.cpp, stock node-llama-cpp, llama.cpp's own tools and PyTorch.")
     .option("--only <list>", `parts: ${Object.keys(parts).join(",")}`, partList, Object.keys(parts))
     .option("-m, --model <file>", "GGUF file of the model (default: what bench:model makes)")
+    .option("--cache <list>", "types of KV cache for on and passes (default: f16,q8_0,q4_0; with --quick f16)", cacheTypeList)
     .option("--threads <n>", "threads to compute with (default: physical cores)", positiveInteger)
-    .addOption(new Option("--clock <clock>", "what is timed in off and node; cpu: the CPU time of all threads, for a busy machine")
+    .addOption(new Option("--clock <clock>", "what is timed in on, off and node; cpu: the CPU time of all threads, for a busy machine")
         .choices(["wall", "cpu"]).default("wall"))
     .option("--quick", "few rounds and short texts")
     .option("--no-build", "leave out what has to be compiled first")
@@ -107,7 +109,7 @@ for (const part of flags.only) {
             shape,
             threads,
             clock: flags.clock,
-            sizes: flags.quick ? quickSizes : sizes,
+            sizes: withCacheTypes(flags.quick ? quickSizes : sizes),
             build: flags.build,
             makeModel,
             progress: (text) => {
@@ -163,11 +165,23 @@ async function inspect(modelPath) {
     }
 }
 
+function withCacheTypes({on, passes, ...others}) {
+    const types = flags.cache == null ? {} : {kvTypes: flags.cache};
+    return {...others, on: {...on, ...types}, passes: passes && {...passes, ...types}};
+}
+
 function partList(text) {
+    return listOf(text, Object.keys(parts));
+}
+
+function cacheTypeList(text) {
+    return listOf(text, cacheTypes);
+}
+
+function listOf(text, allowed) {
     const list = text.split(",");
-    const unknown = list.filter((part) => !Object.hasOwn(parts, part));
-    if (unknown.length > 0)
-        throw new InvalidArgumentError(`Allowed are ${Object.keys(parts).join(", ")}.`);
+    if (!list.every((item) => allowed.includes(item)))
+        throw new InvalidArgumentError(`Allowed are ${allowed.join(", ")}.`);
     return list;
 }
 

@@ -16,7 +16,7 @@ export const embeddedModelPath = fileURLToPath(new URL("../../models/reattend-mi
 export const gpuTypes = ["cuda", "vulkan", "metal", "false"] as const;
 
 /** As llama.cpp's own tools name them, and as many. */
-const cacheTypes = ["f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] as const;
+export const cacheTypes = ["f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] as const;
 
 const gpuChoices = ["auto", ...gpuTypes] as const;
 

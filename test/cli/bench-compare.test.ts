@@ -63,6 +63,12 @@ test("bench:compare tells which parts there are", async (t) => {
     t.regex(stderr, /off, instructions, passes, node, parallel, startup, torch/);
 });
 
+test("bench:compare tells which types of cache there are", async (t) => {
+    const {code, stderr} = await runBenchScript("compare.js", ["--cache", "q8_0,q8"]);
+    t.is(code, 2);
+    t.regex(stderr, /'q8_0,q8' is invalid\. Allowed are f16, .*q8_0.*q4_0/);
+});
+
 test("bench:compare says which model can't be loaded", async (t) => {
     const missing = path.join(folder, "missing.gguf");
     const {code, stderr} = await runBenchScript("compare.js", ["--model", missing]);
