@@ -167,9 +167,17 @@ bool llama_attn_emulation::take(llama_attn_emulation_topology & topology) {
 void llama_attn_emulation::set_report(std::vector<llama_attn_emulation_layer> layers, size_t size) {
     std::lock_guard<std::mutex> lock(mutex);
 
-    report       = std::move(layers);
-    pattern_size = std::max(pattern_size, size);
-    reported     = !pending_topology_changed;
+    report   = std::move(layers);
+    reported = !pending_topology_changed;
+    if (reported) {
+        pattern_size = std::max(pattern_size, size);
+    }
+}
+
+void llama_attn_emulation::forget_report() {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    reported = false;
 }
 
 bool llama_attn_emulation::get_report(llama_attn_emulation_layer * layers, int32_t n_layer) {
@@ -225,6 +233,14 @@ std::unique_lock<std::recursive_mutex> llama_context::apply_attn_settings() {
     if (attn_capture.take(cparams.attn_capture)) {
         sched_need_reserve = true;
     }
+    try {
+        sched_reserve();
+    } catch (...) {
+        // what it leaves can't be computed with, and a layer's report is made before there is room for it
+        sched_need_reserve = true;
+        attn_emulation.forget_report();
+        throw;
+    }
     return lock;
 }
 
@@ -270,8 +286,7 @@ static const char * build_report(llama_context * ctx) {
         return "attention emulation is off in this context";
     }
     try {
-        const auto running = ctx->apply_attn_settings();
-        ctx->sched_reserve();
+        ctx->apply_attn_settings();
     } catch (const std::exception & err) {
         LLAMA_LOG_ERROR("%s: failed to reserve the graph: %s\n", __func__, err.what());
         return "there is not enough memory for the graphs of this context with attention emulation";

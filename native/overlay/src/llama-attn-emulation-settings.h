@@ -76,6 +76,7 @@ struct llama_attn_emulation {
 
     // called when a graph has been built
     void set_report(std::vector<llama_attn_emulation_layer> layers, size_t pattern_size);
+    void forget_report(); // there is no room for that graph
 
     bool get_report(
         llama_attn_emulation_layer * layers, int32_t n_layer); // false: not built since the settings changed
