@@ -5,6 +5,7 @@ import {batchSequencesTogether} from "./batching.js";
 import {createLlama, loadBinding} from "./binding.js";
 import {findBuilds} from "./builds.js";
 import {gpuFromEnvironment, openBest, rebuildHint, selectBuilds} from "./chooseBuild.js";
+import {show} from "./emulation/show.js";
 import {noteSequences} from "./inspect/liveSequences.js";
 import {checkRpcServers, connectRpcServers, withRpcServers} from "./rpc.js";
 import {defaultThreads} from "./threads.js";
@@ -111,6 +112,9 @@ async function load(build: Build, options: LlamaOptions, binding: Binding, serve
 }
 
 function checkOptions(options: LlamaOptions): void {
+    if (options === null || typeof options !== "object")
+        throw new TypeError(`The options are ${show(options)}; allowed are an object and "lastBuild"`);
+
     const {gpu, build, cmakeOptions, logLevel, maxThreads, rpcServers} = options;
 
     const gpuType: unknown = typeof gpu === "object"
@@ -123,7 +127,7 @@ function checkOptions(options: LlamaOptions): void {
         checkLogLevel("logLevel", logLevel);
 
     if (maxThreads != null && !(Number.isInteger(maxThreads) && maxThreads >= 0))
-        throw new RangeError(`maxThreads is ${maxThreads}; allowed are whole numbers from 0, which stands for no limit`);
+        throw new RangeError(`maxThreads is ${show(maxThreads)}; allowed are whole numbers from 0, which stands for no limit`);
 
     if (rpcServers != null)
         checkRpcServers(rpcServers);
@@ -137,7 +141,7 @@ function checkOptions(options: LlamaOptions): void {
 function checkLogLevel(name: string, logLevel: string): asserts logLevel is LlamaLogLevel {
     const allowed: readonly string[] = Object.values(LlamaLogLevel);
     if (!allowed.includes(logLevel))
-        throw new TypeError(`${name} is ${JSON.stringify(logLevel)}; allowed are ${allowed.map((level) => `"${level}"`).join(", ")}`);
+        throw new TypeError(`${name} is ${show(logLevel)}; allowed are ${allowed.map((level) => `"${level}"`).join(", ")}`);
 }
 
 /*

@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 import process from "node:process";
 import {CommanderError} from "commander";
-import {exitCode, reportError} from "./failure.js";
+import {exitCode, Failure, reportError} from "./failure.js";
 import {createProgram} from "./program.js";
 
-exitQuietlyOnClosedPipe();
+watchOutput();
 
 try {
     await createProgram().parseAsync();
@@ -15,13 +15,13 @@ try {
         process.exitCode = reportError(error, {debug: process.argv.includes("--debug")});
 }
 
-/** A reader that has seen enough, such as `head`, is no error. */
-function exitQuietlyOnClosedPipe(): void {
-    for (const stream of [process.stdout, process.stderr]) {
-        stream.on("error", (error: NodeJS.ErrnoException) => {
-            if (error.code === "EPIPE")
-                process.exit(0);
-            throw error;
-        });
-    }
+function watchOutput(): void {
+    process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+        // a reader that has seen enough, such as `head`, is no error
+        process.exit(error.code === "EPIPE"
+            ? exitCode.success
+            : reportError(new Failure(`cannot write to the standard output: ${error.message}`), {debug: false}));
+    });
+    // what is told there is not the result, so the work goes on without a reader
+    process.stderr.on("error", () => {});
 }

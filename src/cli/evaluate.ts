@@ -240,7 +240,9 @@ async function makeArms(flags: EvaluateFlags): Promise<Arm[]> {
 /** Options of `emulateAttention`, or a saved profile; whether the model allows them is found out later. */
 async function readEmulation(file: string): Promise<AttentionEmulationOptions | AttentionProfile> {
     try {
-        const emulation = JSON.parse(decodeText(await fs.readFile(file))) as AttentionEmulationOptions | AttentionProfile;
+        const emulation = JSON.parse(decodeText(await fs.readFile(file))) as AttentionEmulationOptions | AttentionProfile | null;
+        if (emulation == null)
+            throw new TypeError("it must be an object");
         if (isProfile(emulation))
             checkProfile(emulation, "it");
         return emulation;

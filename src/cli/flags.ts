@@ -53,7 +53,7 @@ export type SamplingFlags = {
 
 export function addModelFlags(command: Command, {threads}: {threads?: number} = {}): Command {
     const threadsFlag = numberOption(
-        "--threads <n>", `threads to compute with${threads == null ? " (default: physical cores)" : ""}`, {integer: true, min: 1}
+        "--threads <n>", `threads to compute with${threads == null ? " (default: physical cores)" : ""}`, {integer: true, min: 1, max: 512}
     ).default(threads);
     return command
         .addOption(new Option("-m, --model <file>", "GGUF file of the model")
@@ -61,7 +61,7 @@ export function addModelFlags(command: Command, {threads}: {threads?: number} = 
         .addOption(gpuFlag())
         .addOption(numberOption("--gpu-layers <n>", "layers on the GPU (default: as many as fit)", {integer: true, min: 0}))
         .addOption(threadsFlag)
-        .addOption(numberOption("--context-size <n>", "length of the context in tokens (default: as fits)", {integer: true, min: 8}))
+        .addOption(numberOption("--context-size <n>", "length of the context in tokens (default: as fits)", {integer: true, min: 8, max: 2 ** 31 - 1}))
         .addOption(choiceOption("--cache-type-k <type>", "type of the keys in the KV cache", cacheTypes))
         .addOption(choiceOption("--cache-type-v <type>", "type of the values in the KV cache", cacheTypes))
         .option("--flash-attention", "compute with flash attention", true)

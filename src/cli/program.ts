@@ -111,7 +111,7 @@ export function createProgram(): Command {
         .addOption(numberOption("-n, --max-tokens <n>", "length of a written answer", {integer: true, min: 1}).default(512))
         .addOption(numberOption("--window <n>", "tokens of text that are foretold in one piece", {integer: true, min: 4}).default(512))
         .option("--answer-pattern <regex>", "regular expression that finds the answer in what is written (free-form)")
-        .addOption(numberOption("--sequences <n>", "items that are evaluated side by side", {integer: true, min: 1}).default(8))
+        .addOption(numberOption("--sequences <n>", "items that are evaluated side by side", {integer: true, min: 1, max: 256}).default(8))
         .option("--json", "print the report as one JSON object");
     addModelFlags(evaluate);
     evaluate.action(async (flags: EvaluateFlags) => {
@@ -132,7 +132,7 @@ export function createProgram(): Command {
         .addOption(numberOption("--confirm <share>", "of the items, kept for confirmation", {above: 0, below: 1}).default(0.5))
         .addOption(numberOption("--limit <n>", "at most so many items, chosen evenly over the subjects", {integer: true, min: 16}))
         .addOption(numberOption("--seed <n>", "seed of the splits and of the search", {integer: true, min: 0}).default(1))
-        .addOption(numberOption("--sequences <n>", "items that are evaluated side by side", {integer: true, min: 1}).default(8))
+        .addOption(numberOption("--sequences <n>", "items that are evaluated side by side", {integer: true, min: 1, max: 256}).default(8))
         .option("--json", "print one JSON object");
     addModelFlags(tune);
     tune.action(async (flags: TuneFlags) => {

@@ -8,5 +8,7 @@ export function show(value: unknown): string {
         return "an array";
     if (value !== null && typeof value === "object")
         return "an object";
+    if (typeof value === "bigint")
+        return `${value}n`;
     return String(value);
 }

@@ -127,7 +127,10 @@ export function readFreeForm(text: string, pattern: string, expected: string | u
     return {found, right: expected == null || isSame(found, expected.trim())};
 }
 
+/** Commas part thousands, and nothing else: 1,5 may be one and a half. */
+const isNumber = /^[-+]?(?=\.?\d)(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?$/;
+
 function isSame(a: string, b: string): boolean {
-    const [first, second] = [a, b].map((text) => /^[-+]?[\d,]*\.?\d+$/.test(text) ? Number(text.replaceAll(",", "")) : NaN);
+    const [first, second] = [a, b].map((text) => isNumber.test(text) ? Number(text.replaceAll(",", "")) : NaN);
     return a.toLowerCase() === b.toLowerCase() || first === second;
 }

@@ -51,6 +51,10 @@ export function cutIntoWindows(
         droppedTokens += all.length - used;
         for (let start = 0; start < used; start += length) {
             const tokens = all.slice(start, start + length);
+            if (tokens.length - 1 <= Math.floor(tokens.length / 2)) { // no token of it would be scored
+                droppedTokens += tokens.length;
+                continue;
+            }
             if (shouldPrependBosToken && bos != null)
                 tokens[0] = bos;
             windows.push({id: `${id}:${start}`, subject, tokens});

@@ -54,6 +54,24 @@ export function chooseEvenly<T>(things: readonly T[], kindOf: (thing: T) => stri
         .map(({thing}) => thing);
 }
 
+/** Puts things in an order by chance in which each beginning has as much of each kind as the whole. The same seed, the same order. */
+export function mixEvenly<T>(things: readonly T[], kindOf: (thing: T) => string, seed: number): T[] {
+    const sizes = new Map<string, number>();
+    for (const kind of things.map(kindOf))
+        sizes.set(kind, (sizes.get(kind) ?? 0) + 1);
+
+    const taken = new Map<string, number>();
+    return shuffle(things, seededRandom(seed))
+        .map((thing) => {
+            const kind = kindOf(thing);
+            const rank = taken.get(kind) ?? 0;
+            taken.set(kind, rank + 1);
+            return {thing, place: (rank + 0.5) / sizes.get(kind)!};
+        })
+        .sort((a, b) => a.place - b.place)
+        .map(({thing}) => thing);
+}
+
 function shuffle<T>(items: readonly T[], random: () => number): T[] {
     const shuffled = [...items];
     for (let last = shuffled.length - 1; last > 0; last--) {

@@ -130,6 +130,7 @@ export class ResultFolder {
         if (before != null) {
             results.checkSettings(before as RunSettings);
             await results.load();
+            results.isBegun = true;
         } else if ((await fs.readdir(folder)).length > 0)
             throw new FolderError(`${folder} has other things in it, and no run to go on with; name a new folder with --output`);
         return results;
@@ -154,11 +155,21 @@ export class ResultFolder {
             return;
         // not before there are results: a run that can't be done leaves nothing behind
         if (!this.isBegun)
-            await fs.writeFile(this.settingsFile, `${JSON.stringify(this.settings, undefined, 4)}\n`);
+            await this.begin();
         this.isBegun = true;
         await fs.appendFile(this.file, missing.map((result) => `${JSON.stringify(result)}\n`).join(""));
         for (const result of missing)
             this.results.set(keyOf(result.item, result.arm), result);
+    }
+
+    private async begin(): Promise<void> {
+        try {
+            await fs.writeFile(this.settingsFile, `${JSON.stringify(this.settings, undefined, 4)}\n`, {flag: "wx"});
+        } catch (error) {
+            if ((error as NodeJS.ErrnoException).code === "EEXIST")
+                throw new FolderError(`another run has begun in ${this.path} meanwhile; name a new folder with --output`, {cause: error});
+            throw error;
+        }
     }
 
     private get settingsFile(): string {

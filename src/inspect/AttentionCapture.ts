@@ -68,10 +68,11 @@ export class AttentionCapture extends ContextAttachment {
             queries: Int32Array.from(queries === "all" ? [] : queries),
             tokenClasses: classesOfVocabulary(context.model)
         });
+        const isOfOneSequence = options.sequence != null;
         this.attach(
             // ids are used again, by sequences that have nothing to do with those before
             onSequenceIdReclaimed(context, () => {
-                if (options.sequence != null && !this.disposed && isIdUnused(context, this.sequenceId))
+                if (isOfOneSequence && !this.disposed && isIdUnused(context, this.sequenceId))
                     this.dispose();
             }),
             onRequests(

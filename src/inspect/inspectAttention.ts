@@ -81,9 +81,9 @@ export async function inspectAttention(
         const {layers = "all", heads = "all", signal, onProgress} = options;
         // made to see what is there to capture
         const probe = captureAttention(context, {sequence, layers, heads});
-        const modelHeads = heads === "all" ? probe.options.heads.length : headsOf(context, sequence);
         const rows = new RowCollector(probe.options.layers, probe.options.heads.length, tokens.length);
         probe.dispose();
+        const modelHeads = headsOf(context, sequence);
 
         using capture = captureAttention(context, {
             sequence, layers, heads, threshold, sourceLayer, topK: rows.topK, onRows: (batch) => rows.add(batch)

@@ -1,6 +1,7 @@
 import {createHash, randomUUID} from "node:crypto";
 import fs from "node:fs/promises";
 import {createRequire} from "node:module";
+import {show} from "../emulation/show.js";
 import {decodeText, whyUnreadable} from "../textFile.js";
 import type {ValidateFunction} from "ajv";
 import type {LlamaModel} from "node-llama-cpp";
@@ -73,9 +74,11 @@ export async function loadProfile(file: string): Promise<AttentionProfile> {
  */
 export async function saveProfile(file: string, profile: AttentionProfile): Promise<void> {
     checkProfile(profile, "the profile");
+    const text = JSON.stringify(profile, undefined, 4);
+    parseProfile(text, "the profile"); // as it will be read: a Date, say, is an object that becomes text
     const unfinished = `${file}.${randomUUID()}`;
     try {
-        await fs.writeFile(unfinished, `${JSON.stringify(profile, undefined, 4)}\n`);
+        await fs.writeFile(unfinished, `${text}\n`);
         await fs.rename(unfinished, file);
     } catch (error) {
         await fs.rm(unfinished, {force: true});
@@ -108,9 +111,9 @@ export function isProfile(value: unknown): value is AttentionProfile {
 export function checkProfile(value: unknown, name: string): asserts value is AttentionProfile {
     const given = Object(value) as {format?: unknown, version?: unknown};
     if (given.format !== format)
-        throw new ProfileError(`${name} is no profile: its "format" is ${JSON.stringify(given.format)}, but must be "${format}"`);
+        throw new ProfileError(`${name} is no profile: its "format" is ${show(given.format)}, but must be "${format}"`);
     if (given.version !== version)
-        throw new ProfileError(`${name} is a profile of version ${JSON.stringify(given.version)}; known is version ${version}`);
+        throw new ProfileError(`${name} is a profile of version ${show(given.version)}; known is version ${version}`);
 
     const validate = validator();
     if (!validate(value)) {

@@ -28,6 +28,10 @@ export class ScoreFile {
 
         const text = fs.readFileSync(file, "utf8");
         const [first, ...lines] = text.split("\n");
+        if (first !== head && lines.every((line) => line === "")) { // that run ended before it had any
+            fs.writeFileSync(file, `${head}\n`);
+            return new ScoreFile(file, results);
+        }
         if (first !== head)
             throw new ScoreFileError(
                 `${file} has scores of another run, with another model, other data or other flags; remove it, or name another --output`

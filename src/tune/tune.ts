@@ -3,7 +3,7 @@ import {createEvaluationContext} from "../evaluate/context.js";
 import {likeliest, likeliestNormalized} from "../evaluate/evaluate.js";
 import {DataError} from "../evaluate/item.js";
 import {checkScores, longestSequence, scoreChoices, slotsFor} from "../evaluate/logLikelihood.js";
-import {chooseEvenly} from "../evaluate/questions.js";
+import {mixEvenly} from "../evaluate/questions.js";
 import {bootstrapMean, mcnemarExact, wilsonInterval} from "../evaluate/statistics.js";
 import {keyOf} from "./candidates.js";
 import {fitSharpness, logLikelihoodsOf} from "./score.js";
@@ -70,7 +70,7 @@ export type TuneResult = {
 export function split<T extends {item: {subject: string}}>(
     items: readonly T[], share: number, seed: number
 ): {training: T[], confirmation: T[]} {
-    const mixed = chooseEvenly(items, ({item}) => item.subject, items.length, seed);
+    const mixed = mixEvenly(items, ({item}) => item.subject, seed);
     const count = Math.round(share * items.length);
     return {training: mixed.slice(count), confirmation: mixed.slice(0, count)};
 }

@@ -19,7 +19,7 @@ type Report = {
     metrics: Array<{metric: string, arms: Array<{arm: string, right: number, count: number, accuracy: number, difference?: {p: number}}>}>,
     generation?: Array<{unreadable: number, tokens: number}>,
     perplexity?: Array<{
-        arm: string, perplexity: number, sameTop?: number, logRatio?: {p: number},
+        arm: string, perplexity: number, interval: [number, number], sameTop?: number, logRatio?: {p: number},
         divergence?: {mean: number, median: number, percentile90: number, percentile99: number, largest: number}
     }>,
     badRows: Array<{file: string, line: number, problem: string}>,
@@ -139,6 +139,13 @@ test.serial("another setting is refused, by its name; so are folders with other 
     t.regex(other.stderr, /has other things in it/);
 });
 
+test.serial("of two runs that begin in one folder, one is refused", async (t) => {
+    const folder = await newFolder(t);
+    const runs = await Promise.all(["1", "0.5"].map((strength) => runCli([...written, "--strength", strength, "--output", folder])));
+    t.deepEqual(runs.map(({code}) => code).sort(), [0, 1]);
+    t.regex(runs.find(({code}) => code === 1)?.stderr ?? "", /another run has begun in|holds a run with another setting/);
+});
+
 test.serial("bad rows are named on stderr and in the report, and counted", async (t) => {
     const folder = await newFolder(t);
     const data = path.join(folder, "philosophy_test.csv");
@@ -254,6 +261,22 @@ test.serial("perplexity and divergence of texts", async (t) => {
     )));
     t.true(results.every(({arm, ...result}) => arm !== "zero" || (result as unknown as {divergence: number}).divergence < 1e-6));
     t.true(results.some(({arm, ...result}) => arm === "early-layer" && (result as unknown as {divergence: number}).divergence > 1e-4));
+});
+
+test.serial("a text too short for a token to be scored makes no result a NaN", async (t) => {
+    const folder = await newFolder(t);
+    const texts = path.join(folder, "texts");
+    await fs.mkdir(texts);
+    await fs.writeFile(path.join(texts, "short.txt"), "a");
+    await fs.writeFile(path.join(texts, "long.txt"), "Where people are: Max tower, Alice station. ".repeat(20));
+    const args = ["evaluate", "--task", "text", "--threads", "1", "--window", "64", "--arms", "early-layer"];
+    const {report} = await evaluate(t, [...args, "--data", texts], path.join(folder, "o"));
+    for (const {perplexity, interval} of report.perplexity!)
+        t.true([perplexity, ...interval].every((value) => value > 0), `${perplexity}, ${String(interval)}`);
+
+    const {code, stderr} = await runCli([...args, "--data", path.join(texts, "short.txt"), "--output", path.join(folder, "none")]);
+    t.is(code, 1);
+    t.regex(stderr, /no item/);
 });
 
 const usageErrors: Array<[title: string, args: string[], code: number, message: RegExp]> = [

@@ -80,6 +80,16 @@ test.serial("--output writes a page, over one of ours but over no other file", a
     t.deepEqual(await fs.readdir(folder), ["report.html"]);
 });
 
+test("chosen heads are those of the report", async (t) => {
+    const {code, stdout, stderr} = await runCli([...inspect, "--heads", "0,2", "--layers", "1,4", "--json"]);
+    t.is(code, 0, stderr);
+    const {plain, steered} = JSON.parse(stdout) as Record<"plain" | "steered", {layers: number[], heads: number[]}>;
+    for (const {layers, heads} of [plain, steered]) {
+        t.deepEqual(layers, [1, 4]);
+        t.deepEqual(heads, [0, 2]);
+    }
+});
+
 const failures = {
     "an empty text": [["inspect", ""], 2, "the prompt is empty"],
     "two texts": [["inspect", "x", "--prompt", "y"], 2, "the prompt is given more than once"],

@@ -1,3 +1,5 @@
+import {spawn} from "node:child_process";
+import {once} from "node:events";
 import fs from "node:fs";
 import process from "node:process";
 import test from "ava";
@@ -106,3 +108,21 @@ async function leastCpuTime(args: readonly string[]): Promise<number> {
     }
     return least;
 }
+
+const hasFullDevice = fs.existsSync("/dev/full");
+const onFullDevice = `a full device for a standard output is said in one sentence${hasFullDevice ? "" : " [skipped: there is no /dev/full]"}`;
+(hasFullDevice ? test : test.skip)(onFullDevice, async (t) => {
+    const {code, stderr} = await runProcess("/bin/sh", ["-c", '"$0" "$1" --version > /dev/full', process.execPath, cliPath]);
+    t.is(code, 1);
+    t.regex(stderr, /^reattend: cannot write to the standard output: .*\n$/);
+});
+
+test("without a reader of the standard error, the work goes on", async (t) => {
+    const child = spawn(process.execPath, [cliPath, "complete", "x", "--max-tokens", "2", "--threads", "1", "--debug"]);
+    child.stderr.destroy();
+    let stdout = "";
+    child.stdout.on("data", (chunk: Buffer) => stdout += chunk.toString());
+    const [code] = await once(child, "close") as [number | null];
+    t.is(code, 0);
+    t.not(stdout, "");
+});

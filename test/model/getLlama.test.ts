@@ -31,6 +31,11 @@ test("\"lastBuild\" means the same build", async (t) => {
     await llama.dispose();
 });
 
+test("what are no options is refused", async (t) => {
+    for (const options of ["last", 7, null])
+        await t.throwsAsync(getLlama(options as unknown as "lastBuild"), {instanceOf: TypeError, message: /^The options are .+; allowed are/});
+});
+
 test("dryRun gives a disposed instance", async (t) => {
     t.true((await getLlama({dryRun: true})).disposed);
 });

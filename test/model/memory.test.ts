@@ -16,6 +16,30 @@ const folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-"));
 
 test.after.always(() => fs.rm(folder, {recursive: true}));
 
+const tooLarge = 100 * 1024 ** 3; // bytes: weights of the dense form for a batch of 65,536 in a context of 131,072, with three heads
+const hasRoom = os.totalmem() >= tooLarge;
+const withoutRoom = `a graph that there is no memory for is an error each time, and nothing is lost by it${
+    hasRoom ? " [skipped: this machine has the memory]" : ""
+}`;
+(hasRoom ? test.skip : test)(withoutRoom, async (t) => {
+    const llama = await getLlama({gpu: false, maxThreads: 2, logLevel: LlamaLogLevel.disabled});
+    const model = await llama.loadModel({modelPath: fileURLToPath(new URL("../../models/reattend-mini.gguf", import.meta.url))});
+    const context = await model.createContext({
+        contextSize: 131_072, batchSize: 65_536, ignoreMemorySafetyChecks: true, failedCreationRemedy: false
+    });
+    const sequence = context.getSequence();
+    const tokens = randomTokens(10, 1) as Token[];
+
+    const emulation = emulateAttention(context, {kernel: "dense"});
+    for (let i = 0; i < 2; i++) {
+        await t.throwsAsync(sequence.evaluateWithoutGeneratingNewTokens(tokens), {message: /failed to allocate/});
+        t.throws(() => emulation.report(), {message: /not enough memory for the graphs/});
+    }
+    emulation.dispose();
+    await t.notThrowsAsync(sequence.evaluateWithoutGeneratingNewTokens(tokens));
+    await llama.dispose();
+});
+
 test("patterns of 32 heads take at most 8 MiB in batches of 512, in a context of any length", async (t) => {
     const modelPath = path.join(folder, "32-heads.gguf");
     await promisify(execFile)(process.execPath, [

@@ -95,6 +95,12 @@ const broken: Array<[name: string, change: (profile: Record<string, unknown>) =>
 function withOptions(options: object) {
     return (profile: Record<string, unknown>) => ({...profile, options: {...profile.options as object, ...options}});
 }
+test.serial("nothing is saved that would not be read: a Date is an object, and text in JSON", async (t) => {
+    const found = new Date(0) as unknown as Record<string, unknown>;
+    await t.throwsAsync(saveProfile(inFolder("date.json"), {...profile, found}), {instanceOf: ProfileError, message: /found must be object/});
+    await t.throwsAsync(fs.stat(inFolder("date.json")));
+});
+
 for (const [name, change, message] of broken) {
     test.serial(`refused: ${name}`, async (t) => {
         const wrong = change(profile) as AttentionProfile;

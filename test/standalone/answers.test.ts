@@ -64,6 +64,10 @@ test("free-form answers: the last match, its first group, numbers as numbers", (
     t.deepEqual(readFreeForm("yes", "(no)|(yes)", "yes"), {found: "yes", right: true});
     t.deepEqual(readFreeForm("well, yes", "yes", undefined), {found: "yes", right: true});
     t.deepEqual(readFreeForm("7", "(\\d+)", "8"), {found: "7", right: false});
+    t.deepEqual(readFreeForm("x 1,5", "x (\\S+)", "15"), {found: "1,5", right: false});
+    t.deepEqual(readFreeForm(",5", ".+", "5"), {found: ",5", right: false});
+    t.deepEqual(readFreeForm("-1,234,567", ".+", "-1234567"), {found: "-1,234,567", right: true});
+    t.deepEqual(readFreeForm(".5", ".+", "0.50"), {found: ".5", right: true});
     t.deepEqual(readFreeForm("seven", "(\\d+)", "7"), {found: undefined, right: false});
     t.deepEqual(readFreeForm("", ".*", ""), {found: "", right: true});
 });

@@ -143,6 +143,18 @@ test("splits: no item in both, subjects even, the same for a seed", (t) => {
     t.notDeepEqual(split(items, 1 / 3, 6).training, training);
 });
 
+test("splits: subjects of any size have their share on both sides, and in each beginning", (t) => {
+    const sizes = {large: 100, middle: 30, small: 10};
+    const items = Object.entries(sizes).flatMap(([subject, size]) => Array.from({length: size}, () => ({item: {subject}})));
+    const {training, confirmation} = split(items, 0.5, 1);
+    const countOf = (some: typeof items, name: string) => some.filter(({item}) => item.subject === name).length;
+    for (const [subject, size] of Object.entries(sizes)) {
+        t.is(countOf(training, subject), size / 2, subject);
+        t.is(countOf(confirmation, subject), size / 2, subject);
+        t.true(Math.abs(countOf(training.slice(0, 28), subject) - size / 5) <= 1, subject);
+    }
+});
+
 test("better log-likelihoods are not confirmed where accuracy is lower", (t) => {
     const plain = Array.from({length: 40}, (): ItemScore => ({options: [1, 0], answer: 0, right: true}));
     const tuned = plain.map((_, index): ItemScore => ({options: [2 + index / 100, 0], answer: 0, right: index > 0}));
