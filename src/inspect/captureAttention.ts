@@ -6,7 +6,8 @@ import type {AttentionCaptureOptions} from "./options.js";
 /**
  * Captures what each head of a model looks at, in every evaluation of the context from now on: with flash attention or without,
  * plain or emulated, as the model goes. Where the context has an emulation, weights are those after it. A capture begins anew where
- * tokens of the sequence were taken back, moved or replaced, see {@link AttentionCapture.read}.
+ * tokens of the sequence were taken back, moved or replaced, see {@link AttentionCapture.read}. Make it between requests: batches of
+ * one that runs are captured without their tokens, don't reach `onRows`, and are forgotten at the next request.
  *
  * Weights are reduced as soon as they are computed, a few rows at a time. What is kept is 8 bytes for each captured layer and head and
  * each token, besides the rows that are asked for. While it lasts, evaluation takes longer, and the logits stay the same.
