@@ -1,7 +1,8 @@
 import process from "node:process";
 import {LlamaCompletion} from "../index.js";
+import {tokenizeText} from "../inspect/inspectAttention.js";
 import {findDivergence, layOutComparison} from "./comparison.js";
-import {exitCode} from "./failure.js";
+import {exitCode, Failure} from "./failure.js";
 import {emulationOptions, samplingOptions} from "./flags.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {openModel, startEmulation} from "./model.js";
@@ -30,7 +31,8 @@ export async function runComplete(promptArgument: string | undefined, flags: Com
     const prompt = await readPrompt(promptArgument, flags);
     const signal = abortOnInterrupt();
     await using opened = await openModel(flags);
-    const {context} = opened;
+    const {model, context} = opened;
+    checkLength(tokenizeText(model, prompt).length, context.contextSize, model.trainContextSize);
     const sequence = context.getSequence();
 
     async function complete(onText?: (text: string, tokens: number) => void): Promise<Completion> {
@@ -84,6 +86,16 @@ export async function runComplete(promptArgument: string | undefined, flags: Com
     print("");
     if (process.stderr.isTTY)
         note(colorsFor(process.stderr).dim(`${tokens} tokens in ${seconds.toFixed(2)} s, ${tokensPerSecond.toFixed(1)} a second`));
+}
+
+/** node-llama-cpp keeps a tenth of the context for what follows, and cuts a longer prompt without a word. */
+function checkLength(length: number, contextSize: number, trainedSize: number): void {
+    const room = contextSize - Math.max(1, Math.floor(contextSize / 10));
+    if (length > room)
+        throw new Failure(
+            `the prompt has ${length} tokens, but a context of ${contextSize} has room for ${room} beside what follows; ` +
+            `allowed are shorter prompts, or a larger --context-size (the model was trained with ${trainedSize})`
+        );
 }
 
 async function generate(

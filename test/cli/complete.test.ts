@@ -99,3 +99,12 @@ test("Ctrl-C ends it with exit code 130, and what was written stays", async (t) 
     t.not(stdout, "");
     t.is(stderr, "");
 });
+
+test("a prompt that the context has no room for is refused, not cut", async (t) => {
+    const run = async (words: number) => await runCli(["complete", "w ".repeat(words), ...short, "--context-size", "256"]);
+    const {code, stdout, stderr} = await run(200);
+    t.is(code, 1);
+    t.is(stdout, "");
+    t.regex(stderr, /^reattend: the prompt has \d+ tokens, but a context of 256 has room for 231 beside what follows; .*\n$/);
+    t.is((await run(40)).code, 0);
+});
