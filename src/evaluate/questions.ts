@@ -41,17 +41,8 @@ export function chooseQuestions(questions: readonly Question[], count: number, s
 
 /** Chooses things at random, as evenly over their kinds as can be. The same seed chooses the same ones. */
 export function chooseEvenly<T>(things: readonly T[], kindOf: (thing: T) => string, count: number, seed: number): T[] {
-    const taken = new Map<string, number>();
-    return shuffle(things, seededRandom(seed))
-        .map((thing) => {
-            const rank = taken.get(kindOf(thing)) ?? 0;
-            taken.set(kindOf(thing), rank + 1);
-            return {thing, rank};
-        })
-        // the first one of each kind, then the second one of each, and so on
-        .sort((a, b) => a.rank - b.rank)
-        .slice(0, count)
-        .map(({thing}) => thing);
+    // the first one of each kind, then the second one of each, and so on
+    return shuffleBy(things, kindOf, (rank) => rank, seed).slice(0, count);
 }
 
 /** Puts things in an order by chance in which each beginning has as much of each kind as the whole. The same seed, the same order. */
@@ -59,14 +50,20 @@ export function mixEvenly<T>(things: readonly T[], kindOf: (thing: T) => string,
     const sizes = new Map<string, number>();
     for (const kind of things.map(kindOf))
         sizes.set(kind, (sizes.get(kind) ?? 0) + 1);
+    return shuffleBy(things, kindOf, (rank, kind) => (rank + 0.5) / sizes.get(kind)!, seed);
+}
 
+/** @param placeOf - where the thing that is the nth of its kind, from 0, is to stand; among equal ones chance decides */
+function shuffleBy<T>(
+    things: readonly T[], kindOf: (thing: T) => string, placeOf: (rank: number, kind: string) => number, seed: number
+): T[] {
     const taken = new Map<string, number>();
     return shuffle(things, seededRandom(seed))
         .map((thing) => {
             const kind = kindOf(thing);
             const rank = taken.get(kind) ?? 0;
             taken.set(kind, rank + 1);
-            return {thing, place: (rank + 0.5) / sizes.get(kind)!};
+            return {thing, place: placeOf(rank, kind)};
         })
         .sort((a, b) => a.place - b.place)
         .map(({thing}) => thing);

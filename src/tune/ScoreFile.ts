@@ -21,14 +21,9 @@ export class ScoreFile {
     static open(file: string, run: unknown): ScoreFile {
         const head = JSON.stringify({run});
         const results = new Map<string, unknown>();
-        if (!fs.existsSync(file)) {
-            fs.writeFileSync(file, `${head}\n`);
-            return new ScoreFile(file, results);
-        }
-
-        const text = fs.readFileSync(file, "utf8");
-        const [first, ...lines] = text.split("\n");
-        if (first !== head && lines.every((line) => line === "")) { // that run ended before it had any
+        const text = fs.existsSync(file) ? fs.readFileSync(file, "utf8") : "";
+        const [first = "", ...lines] = text.split("\n");
+        if (text === "" || (first.startsWith('{"run":') && lines.every((line) => line === ""))) { // a run that ended before it had a score doesn't block another one
             fs.writeFileSync(file, `${head}\n`);
             return new ScoreFile(file, results);
         }

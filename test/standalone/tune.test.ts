@@ -202,5 +202,13 @@ test("scores that were computed are not computed again, but for a line that was 
     t.is(computed, 3);
     t.is(ScoreFile.open(file, {seed: 1}).size, 2);
     t.throws(() => ScoreFile.open(file, {seed: 2}), {instanceOf: ScoreFileError, message: /has scores of another run/});
+
+    const empty = path.join(folder, "empty.jsonl");
+    ScoreFile.open(empty, {seed: 1}); // without a score it blocks no other run
+    t.is(ScoreFile.open(empty, {seed: 2}).size, 0);
+    t.true((await fs.readFile(empty, "utf8")).includes('"seed":2'));
+    await fs.writeFile(empty, "a line of something else");
+    t.throws(() => ScoreFile.open(empty, {seed: 2}), {instanceOf: ScoreFileError});
+    t.is(await fs.readFile(empty, "utf8"), "a line of something else");
     await fs.rm(folder, {recursive: true});
 });
