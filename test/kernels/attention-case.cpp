@@ -268,6 +268,16 @@ std::vector<attention_case> attention_cases() {
             c.normalize = true;
             c.n_q       = n_q;
         });
+        // more than F16 can hold: 1000 times the sum of a row's listed values
+        for (const bool normalize : { false, true }) {
+            add("large weights" + std::string(normalize ? ", normalized" : "") + queries, [&](attention_case & c) {
+                c.large     = true;
+                c.normalize = normalize;
+                c.sharpness = 0.1f;
+                c.n_kv      = 90;
+                c.n_q       = n_q;
+            });
+        }
         add("turned off, sinks, normalized" + queries, [&](attention_case & c) {
             c.turn_off  = true;
             c.sinks     = true;
@@ -413,7 +423,11 @@ attention_inputs make_attention_inputs(const attention_case & c) {
             in.v_f32.insert(in.v_f32.end(), in.k_f32.begin() + row * c.d_k, in.k_f32.begin() + row * c.d_k + c.d_v);
         }
     } else {
-        in.v = quantize(make(c.n_stream * c.n_head_kv * c.n_kv * c.d_v, 1.0f), c.d_v, c.type_v, in.v_f32);
+        std::vector<float> v = make(c.n_stream * c.n_head_kv * c.n_kv * c.d_v, 1.0f);
+        for (float & value : v) {
+            value += c.large ? 2.0f : 0.0f;
+        }
+        in.v = quantize(v, c.d_v, c.type_v, in.v_f32);
     }
 
     for (int64_t stream = 0; stream < c.n_stream; ++stream) {
@@ -423,7 +437,9 @@ attention_inputs make_attention_inputs(const attention_case & c) {
             const int64_t hole = own > 8 ? own / 2 : -1;
 
             in.own.push_back(own);
-            in.strength.push_back(c.turn_off ? -1.0f : STRENGTHS[(i + 2 * stream) % std::size(STRENGTHS)]);
+            in.strength.push_back(c.turn_off ? -1.0f :
+                    c.large                  ? 999.0f :
+                                               STRENGTHS[(i + 2 * stream) % std::size(STRENGTHS)]);
             for (int64_t j = 0; c.mask && j < c.n_kv; ++j) {
                 const bool  far   = c.window > 0 && j <= own - c.window;
                 const bool  blind = c.blind && i % 3 == 1;

@@ -133,6 +133,12 @@ void attn_multiply_quantised_keys(const attn_keys & keys, int n_rows, const char
 #endif
 
 ggml_to_float_t attn_to_float(ggml_type type) {
+    if (type == GGML_TYPE_F16) {
+        // ggml's own goes value by value
+        return [](const void * x, float * y, int64_t n) {
+            ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) x, y, n);
+        };
+    }
 #ifdef ATTN_QUANTISED_KEYS
     if (type == GGML_TYPE_Q8_0) {
         return attn_dequantise<block_q8_0>;

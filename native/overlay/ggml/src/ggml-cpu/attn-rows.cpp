@@ -40,6 +40,8 @@ struct attn_row {
     float               slope;
     const ggml_fp16_t * mask;
 
+    bool sums_in_f16; // as llama.cpp has them where values are F16
+
     float M; // the maximum of the scores so far
     float S; // the sum of exp(score - M)
 
@@ -56,7 +58,7 @@ struct attn_row {
 struct attn_rows_scratch {
     char *        q[ATTN_ROWS];        // as keys need it
     float *       sums[ATTN_ROWS];     // of weight * value
-    ggml_fp16_t * sums_f16[ATTN_ROWS]; // instead of them where values are F16
+    ggml_fp16_t * sums_f16[ATTN_ROWS]; // instead of them, see attn_row::sums_in_f16
     float *       v;                   // [ATTN_N_AT_ONCE][d_v], dequantised
 
     float (*weights)[ATTN_BLOCK]; // [ATTN_ROWS + 1], scores at first; the variant may read a block from any cell on
@@ -187,6 +189,7 @@ class attn_rows {
         memset(scratch.sums[r], 0, v->ne[0] * sizeof(float));
         memset(scratch.sums_f16[r], 0, v->ne[0] * sizeof(ggml_fp16_t));
         variant.begin_row(r, iq1, iq2, iq3);
+        x.sums_in_f16 = v->type == GGML_TYPE_F16 && !variant.has_large_weights(r);
     }
 
     void add_block(int64_t ic, int n_cells) {
@@ -326,7 +329,7 @@ class attn_rows {
             const float s    = w[x.visible[begin]];
             if (s > x.M) {
                 const float ms = expf(x.M - s);
-                if (v->type == GGML_TYPE_F16) {
+                if (x.sums_in_f16) {
                     ggml_vec_scale_f16(v->ne[0], scratch.sums_f16[r], ms);
                 } else {
                     ggml_vec_scale_f32(v->ne[0], scratch.sums[r], ms);
@@ -358,19 +361,28 @@ class attn_rows {
         const char *    values  = v_head + ic * v->nb[1];
 
         float *       sums[ATTN_ROWS];
-        ggml_fp16_t * sums_f16[ATTN_ROWS];
         const float * w[ATTN_ROWS];
+        int           n_f32 = 0;
+        ggml_fp16_t * sums_f16[ATTN_ROWS];
+        const float * w_f16[ATTN_ROWS];
+        int           n_f16 = 0;
         for (int i = 0; i < n; ++i) {
-            sums[i]     = scratch.sums[which[i]];
-            sums_f16[i] = scratch.sums_f16[which[i]];
-            w[i]        = scratch.weights[which[i]];
+            const int r = which[i];
+            if (scratch.rows[r].sums_in_f16) {
+                sums_f16[n_f16] = scratch.sums_f16[r];
+                w_f16[n_f16++]  = scratch.weights[r];
+            } else {
+                sums[n_f32] = scratch.sums[r];
+                w[n_f32++]  = scratch.weights[r];
+            }
         }
-        if (v->type == GGML_TYPE_F16) {
-            attn_add_values(n, v->ne[0], sums_f16, values, v->nb[1], cells, n_cells, w);
-        } else if (v->type == GGML_TYPE_F32) {
-            attn_add_values(n, v->ne[0], sums, values, v->nb[1], cells, n_cells, w);
-        } else {
-            add_dequantised(n, sums, values, cells, n_cells, w);
+        if (n_f16 > 0) {
+            attn_add_values(n_f16, v->ne[0], sums_f16, values, v->nb[1], cells, n_cells, w_f16);
+        }
+        if (n_f32 > 0 && v->type == GGML_TYPE_F32) {
+            attn_add_values(n_f32, v->ne[0], sums, values, v->nb[1], cells, n_cells, w);
+        } else if (n_f32 > 0) {
+            add_dequantised(n_f32, sums, values, cells, n_cells, w);
         }
     }
 
@@ -400,7 +412,7 @@ class attn_rows {
         attn_row &    x   = scratch.rows[r];
         float *       sum = scratch.sums[r];
         const int64_t d_v = v->ne[0];
-        if (v->type == GGML_TYPE_F16) {
+        if (x.sums_in_f16) {
             for (int64_t d = 0; d < d_v; ++d) {
                 sum[d] = GGML_CPU_FP16_TO_FP32(scratch.sums_f16[r][d]);
             }

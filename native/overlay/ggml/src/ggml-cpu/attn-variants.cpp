@@ -146,6 +146,10 @@ class boost final : public attn_variant {
         next_tile       = -1;
     }
 
+    bool has_large_weights(int row) const override {
+        return (rows[row].end - rows[row].next) * rows[row].factor > LARGE_SUM;
+    }
+
     void apply(int row, int64_t cell, int n_cells, float * weights, float, float, ggml_float * sum) override {
         scale(row, cell, n_cells, weights);
         if (changes_sums) {
@@ -186,7 +190,9 @@ class boost final : public attn_variant {
     void merge_chunks(int, int64_t, float, float) override {}
 
   private:
-    static constexpr int MANY = 8; // listed cells in a tile, above which a loop over them is faster
+    static constexpr int   MANY = 8; // listed cells in a tile, above which a loop over them is faster
+    static constexpr float LARGE_SUM =
+        256.0f; // of weights, while F16 ends at 65504; a plain row of as many cells comes to it, too
 
     const ggml_tensor * fa;
     const ggml_tensor * pattern;

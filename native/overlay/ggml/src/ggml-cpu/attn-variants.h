@@ -24,6 +24,9 @@ class attn_variant {
 
     virtual void begin_row(int row, int iq1, int iq2, int iq3) = 0;
 
+    // whether a row's weights may be so large that F16 can't hold their sum times a value of a model
+    virtual bool has_large_weights(int) const { return false; }
+
     // whether apply has nothing to do for a row up to a cell
     bool is_idle(int row, int64_t end) const { return next_cells[row] >= end; }
 
