@@ -37,7 +37,7 @@ const sizes = {
     on: {
         kvTypes: ["f16", "q8_0", "q4_0"],
         prefill: [{tokens: 512, processes: 7, rounds: 3}, {tokens: 2048, processes: 5, rounds: 1}, {tokens: 8192, processes: 3, rounds: 1}],
-        decode: [0, 2048, 8192].map((depth) => ({depth, processes: 15, rounds: 6})),
+        decode: [0, 2048, 8192].map((depth) => ({depth, processes: 41, rounds: 2})),
         decodeTokens: 8,
         goal: 0.995
     },

@@ -6,7 +6,6 @@ import Table from "cli-table3";
 import {ArmError, armNames, isArmName, namedArms, plainArm} from "../evaluate/arms.js";
 import {evaluateChoices, evaluateGenerations, evaluateTexts} from "../evaluate/evaluate.js";
 import {noExamples, readExamples} from "../evaluate/examples.js";
-import {hashFile} from "../evaluate/hash.js";
 import {DataError} from "../evaluate/item.js";
 import {chooseEvenly} from "../evaluate/questions.js";
 import {
@@ -20,6 +19,7 @@ import {renderHtmlPage} from "../htmlPage.js";
 import {checkProfile, isProfile} from "../profile/profile.js";
 import {decodeText, whyUnreadable} from "../textFile.js";
 import {exitCode, Failure, UsageError} from "./failure.js";
+import {hashFiles, hashModel} from "./hashes.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {chatWrapperFor, openModelOnly} from "./model.js";
 import {startProgress} from "./progress.js";
@@ -161,7 +161,9 @@ async function runTask(
 function countOf(results: ReadonlyMap<string, readonly unknown[]>, [leftOut]: readonly LeftOut[]): number {
     const [first] = results.values();
     if (first == null || first.length === 0)
-        throw new DataError(`no item can be evaluated; ${leftOut?.item} ${leftOut?.reason}`);
+        throw new DataError(leftOut == null
+            ? "no item can be evaluated; of a text, two tokens at least are needed"
+            : `no item can be evaluated; ${leftOut.item} ${leftOut.reason}`);
     return first.length;
 }
 
@@ -225,7 +227,7 @@ async function makeArms(flags: EvaluateFlags): Promise<Arm[]> {
         if (isArmName(name))
             return namedArms(name, flags.strength, method);
         if (name.endsWith(".json"))
-            return [{name: path.basename(name, ".json"), emulation: await readEmulation(name)}];
+            return [{name: nameOfFile(name), emulation: await readEmulation(name)}];
         throw new UsageError(`--arms has "${name}"; allowed are ${listOf([...armNames, "a file that ends in .json"])}`);
     }));
 
@@ -235,6 +237,14 @@ async function makeArms(flags: EvaluateFlags): Promise<Arm[]> {
     if (twice != null)
         throw new UsageError(`--arms and --strength make two arms of the name ${twice.name}`);
     return arms;
+}
+
+/** Not one of the names that say which pattern an arm has. */
+function nameOfFile(file: string): string {
+    const name = path.basename(file, ".json");
+    return isArmName(name.split("@", 1)[0]!)
+        ? path.basename(file)
+        : name;
 }
 
 /** Options of `emulateAttention`, or a saved profile; whether the model allows them is found out later. */
@@ -298,20 +308,6 @@ function chooseTemplate(
     return hasOwn && wanted
         ? "own"
         : "none";
-}
-
-async function hashFiles(files: readonly string[]): Promise<RunSettings["data"]> {
-    return await Promise.all(files.map(async (file) => ({file: path.basename(file), sha256: await hashFile(file)})));
-}
-
-async function hashModel(file: string, signal: AbortSignal): Promise<string> {
-    using progress = startProgress("reading the model's hash");
-    return await hashFile(file, {
-        signal,
-        onProgress: (fraction) => {
-            progress.text = `reading the model's hash: ${Math.floor(100 * fraction)} %`;
-        }
-    });
 }
 
 /** What is done, and how long the rest will take at the speed so far. */

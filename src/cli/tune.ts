@@ -3,7 +3,6 @@ import {createRequire} from "node:module";
 import path from "node:path";
 import process from "node:process";
 import Table from "cli-table3";
-import {hashFile} from "../evaluate/hash.js";
 import {DataError} from "../evaluate/item.js";
 import {longestSequence} from "../evaluate/logLikelihood.js";
 import {prepareItem} from "../evaluate/prepareItem.js";
@@ -16,6 +15,7 @@ import {ScoreFile, ScoreFileError} from "../tune/ScoreFile.js";
 import {BudgetError} from "../tune/search.js";
 import {checkSplits, split, tune} from "../tune/tune.js";
 import {exitCode, Failure, UsageError} from "./failure.js";
+import {hashFiles, hashModel} from "./hashes.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {chatWrapperFor, openModelOnly} from "./model.js";
 import {startProgress} from "./progress.js";
@@ -139,10 +139,11 @@ async function runSearch(flags: TuneFlags, signal: AbortSignal): Promise<Report>
     checkSplits(splits);
     const budget = givenBudget ?? {items: defaultBudget * splits.training.length};
 
-    const files = await Promise.all(data.files.map(async (file) => ({file: path.basename(file), sha256: await hashFile(file, {signal})})));
+    const files = await hashFiles(data.files, signal);
     const identity = await identify(model, flags);
     const run = {
-        reattend: version, task: flags.task, way, template, data: files, model: identity.profile.model.hash,
+        reattend: version, task: flags.task, way, template, data: files,
+        model: {file: path.basename(flags.model), sha256: await hashModel(flags.model, signal)},
         patterns: allowed, sourceLayer: flags.sourceLayer, budget, confirm: flags.confirm, limit: flags.limit ?? null,
         seed: flags.seed, sequences: flags.sequences, contextSize: flags.contextSize ?? null,
         cacheTypeK: flags.cacheTypeK, cacheTypeV: flags.cacheTypeV, flashAttention: flags.flashAttention
@@ -246,6 +247,9 @@ function layOut({profile, beatsPlain, setting, training, confirmation, search, f
         ...lines,
         `The best setting: ${describe(setting)}`,
         table.toString(),
+        `The intervals are by bootstrap, which draws ${confirmation.logLikelihood.drawn.units === "subjects"
+            ? `whole subjects, of which the confirmation has ${confirmation.logLikelihood.drawn.count}`
+            : "items, as there are too few subjects to draw"}.`,
         wrap(beatsPlain
             ? `It beats plain on items that it was not chosen by. Written to ${profile}; use it with --profile.`
             : "No setting beats plain: the best of those that were tried, on the items that were trained on, is not better beyond chance " +

@@ -7,10 +7,13 @@ import {letterOf} from "./item.js";
  * answer is unreadable:
  *
  * 1. \boxed{B}
- * 2. A letter at the beginning, in brackets or not, perhaps behind the word "option": "B", "(B)", "B. the hall", "Option B".
+ * 2. The text of an option and nothing else in the first line: "the hall". Not where it is a letter only.
+ * 3. A letter at the beginning, in brackets or not, perhaps behind the word "option": "B", "(B)", "B. the hall", "Option B".
  *    A lower-case letter only if there is nothing else, and "A" and "I" before a word only if that says that they are a letter.
- * 3. The text of an option and nothing else: "the hall".
  * 4. "the answer is B", "I choose option B" and the like, unless it is said that it is not.
+ *
+ * A letter is an option's. Behind it may be another letter, or a denial, which make it unreadable, unless they are the option's text:
+ * "(B) not at all".
  */
 
 const headings = [/\bresponse[\s*_]*:/gi, /\banswer[\s*_]*:/gi];
@@ -28,17 +31,15 @@ const headings = [/\bresponse[\s*_]*:/gi, /\banswer[\s*_]*:/gi];
  */
 export function readAnswer(text: string, options?: readonly string[]): string | undefined {
     const statement = findStatement(text);
-    const letter = readBoxed(statement) ?? readLeadingLetter(statement, options) ??
-        readOptionText(statement, options) ?? readSentence(statement);
-    return letter != null && (options == null || letter < letterOf(options.length))
-        ? letter
-        : undefined;
+    const texts = options?.map(plain);
+    return readBoxed(statement, texts) ?? readOptionText(statement, texts) ?? readLeadingLetter(statement, texts) ??
+        readSentence(statement, texts);
 }
 
 /** What stands behind the last heading, without marks that only format it. */
 function findStatement(text: string): string {
     for (const heading of headings) {
-        const statements = text.split(heading).slice(1).map((part) => part.replace(/[*_`#>"'“”‘’$]+/g, "").trim());
+        const statements = text.split(heading).slice(1).map((part) => withoutMarks(part).trim());
         const statement = statements.findLast((part) => part !== "");
         if (statement != null)
             return statement;
@@ -46,56 +47,96 @@ function findStatement(text: string): string {
     return "";
 }
 
-function readBoxed(statement: string): string | undefined {
-    const letters = new Set(Array.from(statement.matchAll(/\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Z])\)?\s*\}/g), ([, letter]) => letter));
-    return onlyOf(letters);
+function withoutMarks(text: string): string {
+    return text.replace(/[*_`#>"'“”‘’$]+/g, "");
 }
 
-function readLeadingLetter(statement: string, options: readonly string[] | undefined): string | undefined {
-    const alone = /^[([]?([a-z])[)\].]?$/.exec(statement)?.[1];
-    if (alone != null)
-        return alone.toUpperCase();
+/** A text as texts are compared. */
+function plain(text: string): string {
+    return withoutMarks(text).trim().toLowerCase().replace(/[.\s]+$/, "");
+}
 
-    const match = /^(?:(?:option|choice)\s+)?([([]\s*)?([A-Z])(?![\w'’])/i.exec(statement);
-    const letter = match?.[2];
-    if (match == null || letter == null || letter !== letter.toUpperCase())
+type Texts = readonly string[] | undefined;
+
+function isOption(letter: string, texts: Texts): boolean {
+    return texts == null || letter < letterOf(texts.length);
+}
+
+function readBoxed(statement: string, texts: Texts): string | undefined {
+    const boxed = /\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Z])\)?\s*\}/g;
+    const letters = new Set(Array.from(statement.matchAll(boxed), ([, letter]) => letter!));
+    const letter = onlyOf(letters);
+    return letter != null && isOption(letter, texts)
+        ? letter
+        : undefined;
+}
+
+function readOptionText(statement: string, texts: Texts = []): string | undefined {
+    const said = plain(statement.split("\n", 1)[0]!);
+    const same = texts.flatMap((text, index) => text === said && !/^[a-z]$/.test(text) ? [letterOf(index)] : []);
+    return onlyOf(new Set(same));
+}
+
+function readLeadingLetter(statement: string, texts: Texts): string | undefined {
+    const alone = /^[([]?([a-z])[)\].]?$/.exec(statement)?.[1]?.toUpperCase();
+    if (alone != null)
+        return isOption(alone, texts)
+            ? alone
+            : undefined;
+
+    const match = /^(?:(?:[Oo]ption|[Cc]hoice)\s+)?[([]?\s*([A-Z])(?![\p{L}\p{N}_'’])/u.exec(statement);
+    if (match == null)
         return undefined;
 
     const rest = statement.slice(match[0].length);
-    if (namesAnother(rest) || /^[^.\n]{0,20}(?:\b(?:not|wrong|incorrect|false)\b|n['’]?t\b)/i.test(rest))
+    const denied = /^[^.\n]{0,20}(?:\b(?:not|wrong|incorrect|false)\b|n['’]?t\b)/i.test(rest);
+    return readLetter(match[1]!, {bare: match[0].length === 1, rest, denied}, texts);
+}
+
+function readSentence(statement: string, texts: Texts): string | undefined {
+    const firstLine = statement.split("\n", 1)[0]!;
+    const match =
+        /\b(?:answer|option|choice|choose|select|pick)\b((?:(?!\b[A-Z]\b)[^\n])*?)([([]?)\b([A-Z])(?![\p{L}\p{N}_'’])/u.exec(firstLine);
+    if (match == null || /\bnot\b|n['’]?t\b/i.test(match[1]!))
         return undefined;
+    const rest = firstLine.slice(match.index + match[0].length);
+    return readLetter(match[3]!, {bare: match[2] === "", rest, denied: false}, texts);
+}
+
+/**
+ * @param behind - `bare`: no bracket or word says that this is a letter and not a word; `rest`: what follows it; `denied`: that it
+ * is not the answer
+ */
+function readLetter(
+    letter: string, {bare, rest, denied}: {bare: boolean, rest: string, denied: boolean}, texts: Texts
+): string | undefined {
+    if (!isOption(letter, texts))
+        return undefined;
+    const text = texts?.[letter.charCodeAt(0) - 65];
+    if (text != null && beginsWith(rest, text))
+        return letter;
 
     // "A hall", "I think": words, unless what follows says otherwise
-    const bare = match[0] === letter;
-    const isWord = bare && /^[AI]$/.test(letter) && /^ +[a-z]/i.test(rest) &&
-        !/^ +(?:is|as|because|since|for|which|that)\b/i.test(rest) &&
-        !rest.trim().toLowerCase().startsWith(options?.[letter.charCodeAt(0) - 65]?.toLowerCase() ?? "\n");
-    return isWord
+    const isWord = bare && /^[AI]$/.test(letter) && /^ +\p{Ll}/u.test(rest) &&
+        !/^ +(?:is|as|because|since|for|which|that|or|and)\b/i.test(rest);
+    return denied || isWord || namesAnother(rest)
         ? undefined
         : letter;
 }
 
+/** Whether an option's text follows its letter. */
+function beginsWith(rest: string, text: string): boolean {
+    const said = rest.replace(/^[)\].:,\s–—-]+/, "").toLowerCase();
+    return text !== "" && said.startsWith(text) && !/^[\p{L}\p{N}_]/u.test(said.slice(text.length));
+}
+
+const joint = /^[)\]]? *(?:[,/&–-]|or\b|and\b)[,/&–\- ]*(?:or\b|and\b)? *(?:[Oo]ption +)?/;
+const anotherLetter = /^[([]?(?:[A-Z]|[a-z](?=[)\].]*\s*$))[)\]]?(?![\p{L}\p{N}_'’])/u;
+
 /** "A or B", "A, B", "A and (B)" choose nothing. */
 function namesAnother(rest: string): boolean {
-    return /^[)\]]?\s*(?:[,/&–-]|or\b|and\b)+\s*(?:option\s+)?[([]?[A-Z][)\]]?(?![\w'’])/i.test(rest) &&
-        !/^[)\]]?\s*,\s*I\b/.test(rest);
-}
-
-function readOptionText(statement: string, options: readonly string[] = []): string | undefined {
-    const plain = (text: string) => text.trim().toLowerCase().replace(/[.\s]+$/, "");
-    const [firstLine = ""] = statement.split("\n");
-    const same = options.flatMap((option, index) => plain(option) === plain(firstLine) ? [letterOf(index)] : []);
-    return onlyOf(new Set(same));
-}
-
-function readSentence(statement: string): string | undefined {
-    const [firstLine = ""] = statement.split("\n");
-    const match = /\b(?:answer|option|choice|choose|select|pick)\b((?:(?!\b[A-Z]\b)[^\n])*?)[([]?\b([A-Z])\b(?!['’])/.exec(firstLine);
-    if (match == null || /\bnot\b|n['’]?t\b/i.test(match[1]!))
-        return undefined;
-    return namesAnother(firstLine.slice(match.index + match[0].length))
-        ? undefined
-        : match[2];
+    const joined = joint.exec(rest)?.[0];
+    return joined != null && anotherLetter.test(rest.slice(joined.length)) && !/^[)\]]? *, *I\b/.test(rest);
 }
 
 function onlyOf<T>(values: ReadonlySet<T>): T | undefined {
@@ -131,6 +172,14 @@ export function readFreeForm(text: string, pattern: string, expected: string | u
 const isNumber = /^[-+]?(?=\.?\d)(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?$/;
 
 function isSame(a: string, b: string): boolean {
-    const [first, second] = [a, b].map((text) => isNumber.test(text) ? Number(text.replaceAll(",", "")) : NaN);
-    return a.toLowerCase() === b.toLowerCase() || first === second;
+    return a.toLowerCase() === b.toLowerCase() || (isNumber.test(a) && isNumber.test(b) && digitsOf(a) === digitsOf(b));
+}
+
+/** Without what makes no difference: a number of JavaScript would hold no more than 15 digits. */
+function digitsOf(number: string): string {
+    const [whole = "", part = ""] = number.replace(/[-+,]/g, "").split(".");
+    const digits = `${whole.replace(/^0+/, "")}.${part.replace(/0+$/, "")}`;
+    return number.startsWith("-") && digits !== "."
+        ? `-${digits}`
+        : digits;
 }

@@ -1,4 +1,4 @@
-import path from "node:path";
+import {hashFile} from "./hash.js";
 import {DataError} from "./item.js";
 import type {BadRow, ChoiceItem, Data} from "./item.js";
 import type {ChoiceTask} from "./tasks.js";
@@ -30,12 +30,19 @@ export async function readExamples(
     const read = await Promise.all(sources.map((source) => task.read(source)));
 
     const files = read.flatMap((one) => one.files);
-    const asked = files.find((one) => data.files.some((dataFile) => path.resolve(dataFile) === path.resolve(one)));
+    // a copy has another path, but the same hash
+    const hashes = async (list: readonly string[]) => await Promise.all(list.map((one) => hashFile(one)));
+    const dataHashes = await hashes(data.files);
+    const exampleHashes = await hashes(files);
+    const asked = files.find((one, index) => !one.endsWith(".lst") && dataHashes.includes(exampleHashes[index]!)); // labels may be the same
     if (asked != null)
         throw new DataError(`${asked} has the examples, and is data that is asked, too; an example would tell its own answer`);
     for (const [index, {items}] of read.entries()) {
         if (items.length < count)
-            throw new DataError(`${sources[index]} has ${items.length} ${items.length === 1 ? "item" : "items"}, but --shots ${count} needs ${count}`);
+            throw new DataError(
+                `${sources[index]} has ${items.length} ${items.length === 1 ? "item" : "items"}, but --shots ${count} needs ${count}` +
+                (read[index]!.badRows.length > 0 ? `; rows that are no items: ${read[index]!.badRows.length}` : "")
+            );
     }
 
     const examples = read.map(({items}) => items.slice(0, count));

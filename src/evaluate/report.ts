@@ -1,3 +1,4 @@
+import {visibleText} from "../visibleText.js";
 import type {LeftOut} from "./evaluate.js";
 import type {BadRow} from "./item.js";
 import type {RunSettings} from "./results.js";
@@ -268,8 +269,13 @@ function formatDivergence(nats: number): string {
 }
 
 function markdownTable([head = [], ...rows]: Table): string[] {
-    const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+    const line = (cells: readonly string[]) => `| ${cells.map(markdownText).join(" | ")} |`;
     return [line(head), `|${head.map((_, index) => index === 0 ? "---|" : "---:|").join("")}`, ...rows.map(line)];
+}
+
+/** A text as it is, in a line of Markdown. */
+function markdownText(text: string): string {
+    return visibleText(text).replace(/[|`*\\]|<(?=[a-z/!?])|&(?=[#\w])/gi, "\\$&");
 }
 
 export function percent(share: number): string {

@@ -3,7 +3,8 @@ import {seededRandom} from "../random.js";
 /** The 95 % quantile of the normal distribution, two-sided. */
 const z = 1.959964;
 
-/** The power that a smallest effect is meant with, as a quantile of the normal distribution: 80 %. */
+/** The power that a smallest effect is meant with, and that as a quantile of the normal distribution. */
+const power = 0.8;
 const zOfPower = 0.841621;
 
 /** Wilson's 95 % interval for a share: unlike the textbook's, it is right for small counts and for shares near 0 and 1. */
@@ -113,11 +114,40 @@ export function bootstrapMean(
 
 /**
  * The smallest true difference in accuracy that a sample like this would have shown, with a probability of 80 %, as one that
- * chance alone gives in 5 % of samples. No smaller than 6 of the items: of fewer that only one of two got right, McNemar's test
- * is never below 0.05.
+ * chance alone gives in 5 % of samples, after a correction for the number of tests. No smaller than what makes enough of the items
+ * differ, all in the same way: of fewer than 6 that only one of two got right, McNemar's test is never below 0.05.
  */
-export function smallestEffect(standardError: number, count: number): number {
-    return Math.min(1, Math.max((z + zOfPower) * standardError, 6 / count));
+export function smallestEffect(standardError: number, count: number, tests: number): number {
+    const significant = Math.floor(Math.log2(2 * tests / 0.05)) + 1;
+    return Math.min(1, Math.max((quantileOfTail(0.025 / tests) + zOfPower) * standardError, shareForAtLeast(significant, count)));
+}
+
+/** What a normal deviate is above with this probability, below 0.5; to 0.0005: Hastings' approximation (Abramowitz and Stegun, 26.2.23). */
+function quantileOfTail(probability: number): number {
+    const t = Math.sqrt(-2 * Math.log(probability));
+    return t - (2.515517 + 0.802853 * t + 0.010328 * t ** 2) / (1 + 1.432788 * t + 0.189269 * t ** 2 + 0.001308 * t ** 3);
+}
+
+/** The share of which a sample of `count` has at least so many, with a probability of 80 %. */
+function shareForAtLeast(successes: number, count: number): number {
+    if (successes >= count)
+        return 1;
+
+    let [low, high] = [0, 1];
+    for (let step = 0; step < 40; step++) {
+        const share = (low + high) / 2;
+        let logTerm = count * Math.log1p(-share);
+        let fewer = 0;
+        for (let k = 0; k < successes; k++) {
+            fewer += Math.exp(logTerm);
+            logTerm += Math.log((count - k) / (k + 1)) + Math.log(share) - Math.log1p(-share);
+        }
+        if (1 - fewer < power)
+            low = share;
+        else
+            high = share;
+    }
+    return high;
 }
 
 /** @param values - ascending; between two of them the quantile is interpolated, as R and NumPy do by default */

@@ -178,19 +178,20 @@ type MarkedArm = {arm: string, marks: readonly Mark[]};
 
 function compareWithControls(arms: readonly MarkedArm[], seed: number): ControlComparison[] {
     const pairs = arms
-        .filter(({arm}) => arm.startsWith("early-layer"))
+        .filter(({arm}) => /^early-layer(?:@|$)/.test(arm))
         .flatMap((pattern) => ["all", "random"].flatMap((name) => {
             const control = arms.find(({arm}) => arm === pattern.arm.replace("early-layer", name));
             return control == null ? [] : [{pattern, control}];
         }));
     const comparisons = pairs.map(({pattern, control}) => ({
-        arm: pattern.arm, control: control.arm, difference: compareArms([control, pattern], seed)[1]!.difference!
+        arm: pattern.arm, control: control.arm, difference: compareArms([control, pattern], seed, pairs.length)[1]!.difference!
     }));
     const corrected = holm(comparisons.map(({difference}) => difference.p));
     return comparisons.map((one, index) => ({...one, difference: {...one.difference, corrected: corrected[index]!}}));
 }
 
-function compareArms(arms: readonly MarkedArm[], seed: number): ArmAccuracy[] {
+/** @param tests - what the smallest effect is corrected for */
+function compareArms(arms: readonly MarkedArm[], seed: number, tests = arms.length - 1): ArmAccuracy[] {
     const [plain, ...others] = arms;
     if (plain == null)
         return [];
@@ -206,7 +207,7 @@ function compareArms(arms: readonly MarkedArm[], seed: number): ArmAccuracy[] {
             arm, ...shareOf(marks), difference: {
                 value: mean, interval, onlyArm, onlyPlain, p: mcnemarExact(onlyPlain, onlyArm),
                 // few clusters may happen to be alike: never less than items that have nothing to do with each other would vary
-                smallestEffect: smallestEffect(Math.max(standardError, Math.sqrt(onlyArm + onlyPlain) / pairs.length), pairs.length)
+                smallestEffect: smallestEffect(Math.max(standardError, Math.sqrt(onlyArm + onlyPlain) / pairs.length), pairs.length, tests)
             }
         };
     });

@@ -14,7 +14,7 @@ export type ItemScore = {
 const mostSharpness = 10;
 
 /** A gain over guessing per item that only rounding makes. */
-const negligible = 1e-9;
+export const negligible = 1e-9;
 
 /**
  * Natural logarithm of the right option's probability among all options of each item, where these are taken to be proportional to

@@ -6,9 +6,10 @@ import {checkScores, longestSequence, scoreChoices, slotsFor} from "../evaluate/
 import {mixEvenly} from "../evaluate/questions.js";
 import {bootstrapMean, mcnemarExact, wilsonInterval} from "../evaluate/statistics.js";
 import {keyOf} from "./candidates.js";
-import {fitSharpness, logLikelihoodsOf} from "./score.js";
+import {fitSharpness, logLikelihoodsOf, negligible} from "./score.js";
 import {search} from "./search.js";
 import type {LlamaModel} from "node-llama-cpp";
+import type {ChoiceItem} from "../evaluate/item.js";
 import type {PreparedItem} from "../evaluate/prepareItem.js";
 import type {AttentionShape} from "../emulation/shape.js";
 import type {ScoreFile} from "./ScoreFile.js";
@@ -46,9 +47,9 @@ export type Comparison = {
 
     /**
      * difference of the right option's log-likelihood among all options, each at its sharpness of the training items, with its
-     * 95 % interval by paired bootstrap
+     * 95 % interval and p by paired bootstrap; `drawn`: what that draws
      */
-    logLikelihood: {difference: number, interval: [number, number]}
+    logLikelihood: {difference: number, interval: [number, number], p: number, drawn: {units: "subjects" | "items", count: number}}
 };
 
 export type TuneResult = {
@@ -64,15 +65,23 @@ export type TuneResult = {
 };
 
 /**
- * Divides items at random into those that are trained on and those that decide, each subject as evenly as can be.
+ * Divides items at random into those that are trained on and those that decide, each subject as evenly as can be. A question that is
+ * there more than once is trained on each time, if at all.
  * @param share - of the items, for the confirmation
  */
-export function split<T extends {item: {subject: string}}>(
+export function split<T extends {item: Pick<ChoiceItem, "subject" | "question" | "options">}>(
     items: readonly T[], share: number, seed: number
 ): {training: T[], confirmation: T[]} {
     const mixed = mixEvenly(items, ({item}) => item.subject, seed);
     const count = Math.round(share * items.length);
-    return {training: mixed.slice(count), confirmation: mixed.slice(0, count)};
+    const asked = ({item}: T) => JSON.stringify([item.question, item.options]);
+    const training = mixed.slice(count);
+    const trained = new Set(training.map(asked));
+    const others = mixed.slice(0, count);
+    return {
+        training: [...training, ...others.filter((one) => trained.has(asked(one)))],
+        confirmation: others.filter((one) => !trained.has(asked(one)))
+    };
 }
 
 /** Finds the best setting on the training items, and tries it on those for confirmation, once. */
@@ -127,9 +136,12 @@ export async function tune(options: TuneOptions): Promise<TuneResult> {
     }
 }
 
+/** With fewer subjects a bootstrap of them can't tell anything from chance. */
+const leastSubjects = 6;
+
 /** Better beyond chance in what the setting was chosen by, and no worse in what counts in the end. */
 export function isConfirmed({logLikelihood, accuracy}: Comparison): boolean {
-    return logLikelihood.interval[0] > 0 && accuracy.tuned >= accuracy.plain;
+    return logLikelihood.interval[0] > negligible && logLikelihood.p < 0.05 && accuracy.tuned >= accuracy.plain;
 }
 
 export function compareScores(
@@ -141,23 +153,30 @@ export function compareScores(
     const onlyPlain = plain.filter(({right}, index) => right && !tuned[index]!.right).length;
     const onlyTuned = tuned.filter(({right}, index) => right && !plain[index]!.right).length;
     const plainLogLikelihoods = logLikelihoodsOf(plain, sharpness.plain);
-    const {mean, interval} = bootstrapMean(logLikelihoodsOf(tuned, sharpness.tuned).map((logLikelihood, index) => ({
-        cluster: subjects[index]!, sum: logLikelihood - plainLogLikelihoods[index]!, count: 1
+    const count = new Set(subjects).size;
+    const drawn = count < leastSubjects
+        ? {units: "items", count: items} as const
+        : {units: "subjects", count} as const;
+    const {mean, interval, p} = bootstrapMean(logLikelihoodsOf(tuned, sharpness.tuned).map((logLikelihood, index) => ({
+        cluster: drawn.units === "items" ? String(index) : subjects[index]!, sum: logLikelihood - plainLogLikelihoods[index]!, count: 1
     })), {seed});
     return {
         items,
         accuracy: {plain: countRight(plain) / items, tuned: countRight(tuned) / items},
         intervals: {plain: wilsonInterval(countRight(plain), items), tuned: wilsonInterval(countRight(tuned), items)},
         mcnemar: {onlyPlain, onlyTuned, p: mcnemarExact(onlyPlain, onlyTuned)},
-        logLikelihood: {difference: mean, interval}
+        logLikelihood: {difference: mean, interval, p, drawn}
     };
 }
 
 function scoreOf({item, optionTexts}: PreparedItem, logLikelihoods: readonly number[], way: "letter" | "text"): ItemScore {
-    // texts of different lengths are compared per character, as acc_norm does
+    // texts of different lengths are compared per character, as acc_norm does, and count as if all were of the mean length: in the
+    // same measure as letters
+    const lengths = optionTexts.map((text) => Math.max(1, Array.from(text).length));
+    const meanLength = lengths.reduce((sum, length) => sum + length, 0) / lengths.length;
     const options = way === "letter"
         ? [...logLikelihoods]
-        : logLikelihoods.map((value, option) => value / Math.max(1, Array.from(optionTexts[option]!).length));
+        : logLikelihoods.map((value, option) => value / lengths[option]! * meanLength);
     const chosen = way === "letter"
         ? likeliest(logLikelihoods)
         : likeliestNormalized(logLikelihoods, optionTexts);

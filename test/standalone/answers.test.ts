@@ -47,6 +47,23 @@ const answers: Array<[text: string, letter: string | undefined, options?: string
     ["Answer: C", "C"],
     ["Answer: C\nResponse: D", "D"],
     ["The answer is plainly B", undefined],
+    ["Response: (B) not allowed", "B", ["allowed", "not allowed"]],
+    ["Response: (B) not allowed", undefined],
+    ["Response: B, a hall", "B", ["a room", "a hall"]],
+    ["Response: B, a hall", "B"],
+    ["Response: A or b", undefined],
+    ["Response: The answer is B or C", undefined],
+    ["Response: D\nAnd a murderer", "D"],
+    ["Response: Kant's view", "B", ["Hume's view", "Kant's view"]],
+    ["Response: $5", "B", ["$4", "$5"]],
+    ["Response: 0", "B", ["1", "0"]],
+    ["Response: G is abelian", "A", ["G is abelian", "G is cyclic"]],
+    ["Response: Dürer", "B", ["Bosch", "Dürer"]],
+    ["Response: Dürer", undefined],
+    ["Response: D major", "B", ["C major", "D major", "E major", "F major"]],
+    ["Response: C", "C", ["B", "C", "D"]],
+    ["Response: The answer is A hall", undefined, ["the attic", "hall"]],
+    ["Response: The answer is A", "A", ["the attic", "hall"]],
     ["Response:", undefined],
     ["Response: ***", undefined]
 ];
@@ -68,6 +85,9 @@ test("free-form answers: the last match, its first group, numbers as numbers", (
     t.deepEqual(readFreeForm(",5", ".+", "5"), {found: ",5", right: false});
     t.deepEqual(readFreeForm("-1,234,567", ".+", "-1234567"), {found: "-1,234,567", right: true});
     t.deepEqual(readFreeForm(".5", ".+", "0.50"), {found: ".5", right: true});
+    t.deepEqual(readFreeForm("+007.0", ".+", "7"), {found: "+007.0", right: true});
+    t.deepEqual(readFreeForm("-0", ".+", "0.0"), {found: "-0", right: true});
+    t.deepEqual(readFreeForm("9007199254740993", ".+", "9007199254740992"), {found: "9007199254740993", right: false});
     t.deepEqual(readFreeForm("seven", "(\\d+)", "7"), {found: undefined, right: false});
     t.deepEqual(readFreeForm("", ".*", ""), {found: "", right: true});
 });

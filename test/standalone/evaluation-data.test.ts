@@ -82,14 +82,19 @@ test("PIQA and its labels, as published", async (t) => {
     const folder = await folderOf(t, {
         "train.jsonl": '{"goal": "t", "sol1": "x", "sol2": "y"}\n',
         "train-labels.lst": "0\n",
-        "valid.jsonl": '{"goal": "To boil", "sol1": "use ice", "sol2": "use fire"}\n{"goal": "g", "sol1": "a"}\n{"goal": "h", "sol1": "a", "sol2": "b"}\n',
-        "valid-labels.lst": "1\n0\n",
+        "valid.jsonl": '{"goal": "To boil", "sol1": "use ice", "sol2": "use fire"}\n{"goal": "g", "sol1": "a"}\n\n{"goal": "h", "sol1": "a", "sol2": "b"}\n',
+        "valid-labels.lst": "1\n0\nx\n",
+        "few/few.jsonl": '{"goal": "t", "sol1": "x", "sol2": "y"}\n{"goal": "u", "sol1": "x", "sol2": "y"}\n',
+        "few/few-labels.lst": "0\n",
         "tests.jsonl": '{"goal": "no label", "sol1": "x", "sol2": "y"}\n'
+    });
+    await t.throwsAsync(read("piqa", path.join(folder, "few", "few.jsonl")), {
+        name: "DataError", message: /few\.jsonl has 2 rows, but \S*few-labels\.lst has 1 labels; each row must have one$/
     });
     const {items, badRows, files} = await read("piqa", folder);
     t.deepEqual(files, ["valid.jsonl", "valid-labels.lst"]);
     t.deepEqual(items, [{id: "valid:1", subject: "piqa", question: "To boil", options: ["use ice", "use fire"], answer: 1}]);
-    t.deepEqual(badRows, ['valid.jsonl:2: no field "sol2"', "valid.jsonl:3: the label in valid-labels.lst is missing, but must be 0 or 1"]);
+    t.deepEqual(badRows, ['valid.jsonl:2: no field "sol2"', "valid.jsonl:4: the label in valid-labels.lst is x, but must be 0 or 1"]);
     t.deepEqual((await read("piqa", path.join(folder, "train.jsonl"))).items.map(({question}) => question), ["t"]);
     await t.throwsAsync(read("piqa", path.join(folder, "tests.jsonl")), {name: "DataError", message: /tests-labels\.lst: there is no such file/});
 });
@@ -169,7 +174,7 @@ test("examples of MMLU: the first rows of each subject's dev file, in a folder d
     t.like(await examplesOf("mmlu", path.join(folder, "test", "virology_test.csv"), 1), {shown: [["d1"], ["d1"]]});
 
     await t.throwsAsync(examplesOf("mmlu", path.join(folder, "test"), 4), {
-        name: "DataError", message: /philosophy_dev\.csv has 3 items, but --shots 4 needs 4$/
+        name: "DataError", message: /philosophy_dev\.csv has 3 items, but --shots 4 needs 4; rows that are no items: 1$/
     });
     await t.throwsAsync(examplesOf("mmlu", path.join(folder, "dev"), 1), {
         name: "DataError", message: /philosophy_dev\.csv has the examples, and is data that is asked, too/
@@ -191,7 +196,7 @@ test("examples of other tasks: the first items of the file that is named, the sa
         "piqa/valid.jsonl": '{"goal": "q1", "sol1": "x", "sol2": "y"}\n',
         "piqa/valid-labels.lst": "0\n",
         "piqa/train.jsonl": '{"goal": "e1", "sol1": "x", "sol2": "y"}\n{"goal": "e2", "sol1": "x", "sol2": "y"}\n',
-        "piqa/train-labels.lst": "0\n"
+        "piqa/train-labels.lst": "0\nx\n"
     });
     const own = path.join(folder, "own.jsonl");
     t.like(await examplesOf("choice", own, 2, path.join(folder, "shots", "own.jsonl")), {
@@ -201,11 +206,13 @@ test("examples of other tasks: the first items of the file that is named, the sa
         shown: [["e1"]], files: ["train.jsonl", "train-labels.lst"], badRows: ["train.jsonl:2"]
     });
     await t.throwsAsync(examplesOf("piqa", path.join(folder, "piqa"), 2, path.join(folder, "piqa", "train.jsonl")), {
-        name: "DataError", message: /train\.jsonl has 1 item, but --shots 2 needs 2$/
+        name: "DataError", message: /train\.jsonl has 1 item, but --shots 2 needs 2; rows that are no items: 1$/
     });
-    await t.throwsAsync(examplesOf("choice", own, 1, path.join(folder, "shots", "..", "own.jsonl")), {
-        name: "DataError", message: /own\.jsonl has the examples, and is data that is asked, too/
-    });
+    await fs.copyFile(own, path.join(folder, "shots", "copy.jsonl"));
+    for (const file of [path.join("..", "own.jsonl"), "copy.jsonl"])
+        await t.throwsAsync(examplesOf("choice", own, 1, path.join(folder, "shots", file)), {
+            name: "DataError", message: /(own|copy)\.jsonl has the examples, and is data that is asked, too/
+        });
 });
 
 test("free-form questions have a pattern, their own or the command's", async (t) => {

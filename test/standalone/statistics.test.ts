@@ -97,7 +97,7 @@ test("a sample shows an effect of the smallest size four times in five", (t) => 
     // 400 pairs, of which an arm wins with probability `up` and loses with probability `down`
     const [count, up, down] = [400, 0.12, 0.04] as const;
     const standardError = Math.sqrt((up + down - (up - down) ** 2) / count);
-    const effect = smallestEffect(standardError, count);
+    const effect = smallestEffect(standardError, count, 1);
     t.true(isNear(effect, 2.80 * standardError, 0.001));
 
     // an effect of just that size, in as many pairs that differ: how often its interval excludes 0
@@ -120,8 +120,13 @@ test("a sample shows an effect of the smallest size four times in five", (t) => 
         shown += Number(Math.abs(mean) > 1.96 * Math.sqrt((squares / count - mean ** 2) / count));
     }
     t.true(isNear(shown / 2000, 0.8, 0.04), String(shown / 2000));
-    t.is(smallestEffect(0, 240), 6 / 240);
-    t.is(smallestEffect(0, 3), 1);
+    // where no pairs differ: the share p of which the binomial distribution has at least k in 80 %, k the least that is significant
+    t.true(isNear(smallestEffect(0, 240, 1), 0.0327422, 1e-6));  // k = 6
+    t.true(isNear(smallestEffect(0, 1200, 1), 0.0065804, 1e-6));
+    t.true(isNear(smallestEffect(0, 1200, 5), 0.0085156, 1e-6)); // k = 8
+    t.is(smallestEffect(0, 3, 1), 1);
+    // with several tests it takes more
+    t.true(isNear(smallestEffect(0.01, 10_000, 5), (2.5758 + 0.8416) * 0.01, 1e-5));
 });
 
 /** The fractional part of a hash: good enough for shares. */

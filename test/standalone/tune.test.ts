@@ -132,7 +132,7 @@ test("heads are left out in all layers", (t) => {
 });
 
 test("splits: no item in both, subjects even, the same for a seed", (t) => {
-    const items = Array.from({length: 90}, (_, id) => ({id, item: {subject: `s${id % 3}`}}));
+    const items = Array.from({length: 90}, (_, id) => ({id, item: {subject: `s${id % 3}`, question: `q${id}`, options: ["a", "b"]}}));
     const {training, confirmation} = split(items, 1 / 3, 5);
     t.is(training.length, 60);
     t.is(confirmation.length, 30);
@@ -143,9 +143,20 @@ test("splits: no item in both, subjects even, the same for a seed", (t) => {
     t.notDeepEqual(split(items, 1 / 3, 6).training, training);
 });
 
+test("splits: a question that is there twice does not tell its answer", (t) => {
+    const items = Array.from({length: 80}, (_, id) => ({item: {subject: "s", question: `q${id % 60}`, options: ["a", "b"]}}));
+    const {training, confirmation} = split(items, 1 / 2, 1);
+    t.is(training.length + confirmation.length, 80);
+    const trained = new Set(training.map(({item}) => item.question));
+    t.false(confirmation.some(({item}) => trained.has(item.question)));
+    t.true(confirmation.length >= 25);
+});
+
 test("splits: subjects of any size have their share on both sides, and in each beginning", (t) => {
     const sizes = {large: 100, middle: 30, small: 10};
-    const items = Object.entries(sizes).flatMap(([subject, size]) => Array.from({length: size}, () => ({item: {subject}})));
+    const items = Object.entries(sizes).flatMap(([subject, size]) => Array.from({length: size}, (_, id) => (
+        {item: {subject, question: `${subject} ${id}`, options: ["a", "b"]}}
+    )));
     const {training, confirmation} = split(items, 0.5, 1);
     const countOf = (some: typeof items, name: string) => some.filter(({item}) => item.subject === name).length;
     for (const [subject, size] of Object.entries(sizes)) {

@@ -13,7 +13,7 @@ export async function readEmbedded(fileOrFolder: string): Promise<Data<ChoiceIte
             const row = parseObject(line);
             const question = textField(row, "question");
             const options = Array.isArray(row.options)
-                ? row.options as string[]
+                ? row.options.map(String) // of sums they are numbers
                 : [];
             const list = options.map((option, index) => `\n${letterOf(index)} ${option}`).join("");
             if (options.length < 2 || !question.endsWith(list))

@@ -27,14 +27,18 @@ async function readLabelled(
 ): Promise<Data<ChoiceItem>> {
     const file = await findLabelled(fileOrFolder);
     const labelFile = labelFileOf(file);
-    const answers = new Map((await readLines(labelFile)).map(({number, text}) => [number, text.trim()]));
+    const answers = (await readLines(labelFile)).map(({text}) => text.trim());
+    const lines = await readLines(file);
+    if (lines.length !== answers.length)
+        throw new DataError(`${file} has ${lines.length} rows, but ${labelFile} has ${answers.length} labels; each row must have one`);
 
-    const {rows, badRows} = collectRows(file, await readLines(file), (line): ChoiceItem => {
+    const places = new Map(lines.map((line, index) => [line, index]));
+    const {rows, badRows} = collectRows(file, lines, (line): ChoiceItem => {
         const item = make(parseObject(line));
-        const label = answers.get(line.number);
-        const answer = labels.indexOf(label ?? "");
+        const label = answers[places.get(line)!]!;
+        const answer = labels.indexOf(label);
         if (answer < 0)
-            throw new RowError(`the label in ${path.basename(labelFile)} is ${label ?? "missing"}, but must be ${labels.join(" or ")}`);
+            throw new RowError(`the label in ${path.basename(labelFile)} is ${label}, but must be ${labels.join(" or ")}`);
         return {id: `${baseName(file)}:${line.number}`, subject, ...item, answer};
     });
     return {items: rows, badRows, files: [file, labelFile]};

@@ -85,7 +85,7 @@ async function readSubject(file: string): Promise<{items: ChoiceItem[], badRows:
 function parseRows(file: string, text: string): Row[] {
     let line = 1;
     try {
-        const parsed = parse(text, {bom: true, info: true, relax_column_count: true, relax_quotes: true}) as
+        const parsed = parse(text, {bom: true, info: true, relax_column_count: true, relax_quotes: true, record_delimiter: ["\r\n", "\n", "\r"]}) as
             unknown as Array<{record: string[], info: {lines: number}}>;
         return parsed
             .map(({record, info}) => {
