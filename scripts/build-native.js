@@ -4,7 +4,7 @@ import process from "node:process";
 import {parseArgs} from "node:util";
 import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain} from "./lib/main.js";
-import {compile, install, llamaCppRelease} from "./lib/native-build.js";
+import {compile, install, llamaCppRelease, packageVersion} from "./lib/native-build.js";
 import {requireNode} from "./lib/node-version.js";
 import {buildName, gpuTypes} from "./lib/paths.js";
 import {formatTime} from "./lib/progress.js";
@@ -19,7 +19,8 @@ Compiles llama.cpp, with our patches, and the addon for Node.js into native/bin.
                                   the environment variable REATTEND_GPU says the same
   --portable                      for other machines, too, not only for the processor at hand: on x64 for those with AVX2, FMA, F16C and
                                   BMI2 (Intel's since 2013, AMD's since 2015), on ARM for all of 64 bits; slower where the processor has
-                                  more. REATTEND_PORTABLE=1 in the environment says the same
+                                  more. With --gpu cuda for all generations of GPUs, and where none is at hand. REATTEND_PORTABLE=1 in the
+                                  environment says the same
   --debug                         without optimization, for a debugger
   --jobs N                        compilers to run at a time; default: one for each core, as far as memory goes
   -h, --help
@@ -47,7 +48,7 @@ await runMain("build-native", async () => {
             definitions: {},
             jobs
         });
-        return install(output, name, {gpu, portable, llamaCpp: llamaCppRelease(), cmakeOptions: {}});
+        return install(output, name, {reattend: packageVersion(), gpu, portable, llamaCpp: llamaCppRelease(), cmakeOptions: {}});
     });
     console.error(`The native part is built: ${path.relative(process.cwd(), folder)} (${formatTime(Date.now() - start)})`);
 });

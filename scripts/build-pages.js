@@ -46,15 +46,17 @@ async function buildPage(name) {
 
 /** The licence texts of all packages that the given files come from, each text once. */
 function collectNotices(files) {
-    const packages = new Set(files.map((file) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(file)?.[1]).filter((name) => name != null));
+    // by name; the folder is elsewhere where node_modules is a link
+    const packages = new Map(files.map((file) => /^(?:.*\/)?node_modules\/((?:@[^/]+\/)?[^/]+)(?=\/)/.exec(file))
+        .filter((match) => match != null)
+        .map(([folder, name]) => [name, path.join(packageRoot, folder)]));
     const acknowledged = fs.readFileSync(path.join(packageRoot, "THIRD-PARTY-NOTICES.md"), "utf8");
 
     const namesByText = new Map();
-    for (const name of [...packages].sort()) {
+    for (const [name, folder] of [...packages].sort(([a], [b]) => a < b ? -1 : 1)) {
         if (!acknowledged.includes(`[${name}]`))
             throw new UserError(`a page contains ${name}, which THIRD-PARTY-NOTICES.md doesn't name`);
 
-        const folder = path.join(packageRoot, "node_modules", name);
         const file = fs.readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
         if (file == null)
             throw new UserError(`${name} has no licence file to ship with the page`);

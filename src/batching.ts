@@ -1,4 +1,5 @@
 import {loadStrategyResolver, onContextCreated, queueOf} from "./binding.js";
+import {show} from "./emulation/show.js";
 import type {Llama, LlamaContext, PrioritizedBatchItem} from "node-llama-cpp";
 
 /**
@@ -39,9 +40,31 @@ function orderBatches(context: LlamaContext, resolveStrategy: Awaited<ReturnType
     queue._batchingOptions.itemPrioritizationStrategy = ({items, size}) => {
         // items are those of the queue, one for one
         const sequences = new Map(items.map((item, index) => [item, queue._queuedDecodes[index]!.sequenceId]));
-        const chosen = resolveStrategy(itemPrioritizationStrategy)({items, size});
+        const chosen: unknown = resolveStrategy(itemPrioritizationStrategy)({items, size});
+        checkChoice(chosen, sequences);
         return fit(chosen, size).sort((a, b) => sequences.get(a.item)! - sequences.get(b.item)!);
     };
+}
+
+/** Throws where node-llama-cpp would go on with what it can't use: whoever evaluates is told, as of what a strategy throws. */
+function checkChoice(chosen: unknown, items: {has(item: unknown): boolean}): asserts chosen is PrioritizedBatchItem[] {
+    if (!Array.isArray(chosen)) {
+        throw new TypeError(
+            `itemPrioritizationStrategy returned ${show(chosen)}, but must return an array of objects with item and processAmount`
+        );
+    }
+    for (const entry of chosen as Array<Partial<PrioritizedBatchItem> | null | undefined>) {
+        if (!items.has(entry?.item)) {
+            throw new TypeError(
+                `itemPrioritizationStrategy returned item ${show(entry?.item)}, but must return the very objects of items that it is given`
+            );
+        }
+        const amount: unknown = entry!.processAmount;
+        if (typeof amount !== "number")
+            throw new TypeError(`itemPrioritizationStrategy returned processAmount ${show(amount)}, but must return a number`);
+        if (Number.isNaN(amount))
+            throw new RangeError("itemPrioritizationStrategy returned processAmount NaN, but must return a number of tokens");
+    }
 }
 
 /** What node-llama-cpp takes of what was chosen: in that order, at least a token of each, until the batch is full. */

@@ -218,7 +218,10 @@ export type LlamaCreateOptions = {
 
 const require = createRequire(import.meta.url);
 
-/** Loads the addon anew: a Llama instance has a logger and log level of its own, which live in the exports. */
+/**
+ * Loads the addon anew, as node-llama-cpp does for each Llama instance: none shares its exports with another one. The logger and the log
+ * level are the library's, so all instances of a process share them nevertheless.
+ */
 export function loadBinding(bindingPath: string): Binding {
     const resolved = require.resolve(bindingPath);
     delete require.cache[resolved];

@@ -1,5 +1,6 @@
+import path from "node:path";
 import process from "node:process";
-import {NoBinaryFoundError} from "node-llama-cpp";
+import {buildCommand, findBinariesFolder, noBinaryFound, version} from "./builds.js";
 import {RpcServerError} from "./rpc.js";
 import type {LlamaGpuType} from "node-llama-cpp";
 import type {Build} from "./builds.js";
@@ -7,12 +8,12 @@ import type {LlamaOptions} from "./getLlama.js";
 
 export type GpuOption = NonNullable<LlamaOptions["gpu"]>;
 
-export const rebuildHint = "Build it with `npm rebuild reattend` (in reattend's own repository: `npm run build:native`)";
+export const rebuildHint = "Build it with `npx reattend build` (in reattend's own repository: `npm run build:native`)";
 
 /** The builds that an option allows, best first; throws where there is none. */
 export function selectBuilds(gpu: GpuOption, builds: Build[]): Build[] {
     if (builds.length === 0)
-        throw new NoBinaryFoundError(`reattend's native part is not built for ${process.platform}-${process.arch}. ${rebuildHint}.`);
+        throw noBinaryFound(`reattend's native part is not built for ${process.platform}-${process.arch}: ${findBinariesFolder()} has no build. ${rebuildHint}.`);
 
     const excluded = typeof gpu === "object"
         ? gpu.exclude ?? []
@@ -24,7 +25,7 @@ export function selectBuilds(gpu: GpuOption, builds: Build[]): Build[] {
         (wanted === "auto" || wanted === build.gpu) && !excluded.includes(build.gpu)
     ));
     if (selected.length === 0)
-        throw new NoBinaryFoundError(
+        throw noBinaryFound(
             `No native build of reattend fits gpu: ${JSON.stringify(gpu)}; there is ${builds.map((build) => gpuName(build.gpu)).join(", ")}. ` +
             "Build it with `npx reattend build --gpu` and cuda, vulkan, metal or false."
         );
@@ -44,25 +45,50 @@ export type Opened<T> = {
 /**
  * Opens the first of the builds that loads and has a device to compute with. A GPU build does not load without its driver, and finds
  * no device where there is none. The last one has no other behind it, so it is taken without a device, too.
+ *
+ * One of another version is refused, though others are behind it: who has built for a GPU would not notice that it is no longer used.
  */
 export async function openBest<T>(
     builds: readonly Build[], open: (build: Build) => Opened<T> | Promise<Opened<T>>
 ): Promise<T> {
-    const failures: string[] = [];
+    const failures: Array<{build: Build, reason: unknown}> = [];
     for (const [index, build] of builds.entries()) {
+        requireOwnVersion(build);
         try {
             const {value, isUsable, close} = await open(build);
             if (isUsable || index === builds.length - 1)
                 return value;
             await close();
-            failures.push(`${gpuName(build.gpu)}: it finds no device`);
+            failures.push({build, reason: "it finds no device"});
         } catch (error) {
-            if (builds.length === 1 || error instanceof RpcServerError)
+            if (error instanceof RpcServerError)
                 throw error;
-            failures.push(`${gpuName(build.gpu)}: ${String(error)}`);
+            failures.push({build, reason: error});
         }
     }
-    throw new NoBinaryFoundError(`None of reattend's native builds loads here. ${failures.join("; ")}`);
+    throw noneLoads(failures);
+}
+
+function requireOwnVersion(build: Build): void {
+    const {reattend, bindingPath} = build;
+    if (reattend !== version)
+        throw noBinaryFound(
+            `The native build in ${path.dirname(bindingPath)} was built for ${reattend == null ? "an earlier version of reattend" : `reattend ${reattend}`}, ` +
+            `this is ${version}: run \`${buildCommand(build)}\`, or remove that folder.`
+        );
+}
+
+function noneLoads(failures: ReadonlyArray<{build: Build, reason: unknown}>): Error {
+    const described = failures.map(({build, reason}) => `${reason instanceof Error ? reason.message : String(reason)} (${build.bindingPath})`);
+    const commands = failures.map(({build}) => `\`${buildCommand(build)}\``);
+    const causes = failures.map(({reason}) => reason).filter((reason) => reason instanceof Error);
+    if (failures.length === 1)
+        return noBinaryFound(`reattend's native build does not load: ${described[0]}. Build it anew with ${commands[0]}.`, causes[0]);
+
+    return noBinaryFound(
+        `None of reattend's native builds loads here: ${described.join("; ")}. Build one anew with ${commands.join(" or ")}.`,
+        causes.length > 1 ? new AggregateError(causes) : causes[0]
+    );
 }
 
 /** node-llama-cpp's default for `gpu`, which it does not export. */

@@ -39,7 +39,7 @@ export type LlamaOptions = NodeLlamaCppOptions & {
  * It differs in this: nothing is built or downloaded here, so options about that are refused where they would change
  * anything, and without a GPU the number of threads defaults to the physical cores that this process may use.
  * @throws {TypeError} or a RangeError, naming an option or a variable of the environment that is not allowed
- * @throws {NoBinaryFoundError} if no native build fits `gpu`, or none loads
+ * @throws {NoBinaryFoundError} if no native build fits `gpu`, or none loads; its `cause` is why
  * @throws {RpcServerError} naming the server that can't be used
  * @example
  * const llama = await getLlama({gpu: false});
@@ -125,6 +125,8 @@ function checkOptions(options: LlamaOptions): void {
 
     if (logLevel != null)
         checkLogLevel("logLevel", logLevel);
+    else
+        logLevelFromEnvironment();
 
     if (maxThreads != null && !(Number.isInteger(maxThreads) && maxThreads >= 0))
         throw new RangeError(`maxThreads is ${show(maxThreads)}; allowed are whole numbers from 0, which stands for no limit`);

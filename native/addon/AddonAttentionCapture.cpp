@@ -103,6 +103,27 @@ Napi::Value AddonAttentionCapture::Restart(const Napi::CallbackInfo & info) {
     });
 }
 
+// By its constructor in JavaScript, which throws where there is no memory: Napi's way of making one ends the process then.
+template <class Array>
+static Array newArray(Napi::Env env, const char * type, size_t length) {
+    try {
+        const auto constructor = env.Global().Get(type).As<Napi::Function>();
+        return constructor.New({ Napi::Number::New(env, static_cast<double>(length)) }).As<Array>();
+    } catch (const Napi::Error &) {
+        throw Napi::Error::New(env,
+            "There is not enough memory to read what was captured: choose fewer layers, heads or queries, or take rows "
+            "away with onRows");
+    }
+}
+
+static Napi::Float32Array newFloats(Napi::Env env, size_t length) {
+    return newArray<Napi::Float32Array>(env, "Float32Array", length);
+}
+
+static Napi::Uint32Array newIntegers(Napi::Env env, size_t length) {
+    return newArray<Napi::Uint32Array>(env, "Uint32Array", length);
+}
+
 // indices among the captured layers of those that had something to capture
 static std::vector<size_t> seenLayers(const llama_attn_capture_recording & recording) {
     std::vector<size_t> seen;
@@ -134,7 +155,7 @@ Napi::Value AddonAttentionCapture::ReadMeasures(const Napi::CallbackInfo & info)
 
         auto result = Napi::Object::New(env);
         auto floats = [&](const char * name, size_t length) {
-            auto array = Napi::Float32Array::New(env, length);
+            auto array = newFloats(env, length);
             result.Set(name, array);
             return array.Data();
         };
@@ -144,8 +165,8 @@ Napi::Value AddonAttentionCapture::ReadMeasures(const Napi::CallbackInfo & info)
         float * above       = floats("keysPerRow", each);
         float * classes     = floats("classMass", each * LLAMA_ATTN_CAPTURE_CLASSES);
         float * received    = floats("received", each * tokens);
-        auto    receivedBy  = Napi::Uint32Array::New(env, each * tokens);
-        auto    tokenNumber = Napi::Int32Array::New(env, tokens);
+        auto    receivedBy  = newIntegers(env, each * tokens);
+        auto    tokenNumber = newArray<Napi::Int32Array>(env, "Int32Array", tokens);
         std::copy(recording.tokens.begin(), recording.tokens.end(), tokenNumber.Data());
         result.Set("receivedBy", receivedBy);
         result.Set("tokens", tokenNumber);
@@ -227,11 +248,7 @@ Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
             }
         }
 
-        std::vector<llama_attn_capture_rows> taken;
-        if (take) {
-            taken.swap(recording.rows);
-        }
-        const auto & ubatches = take ? taken : recording.rows;
+        const auto & ubatches = recording.rows;
 
         size_t rows = 0;
         for (const auto & ubatch : ubatches) {
@@ -239,7 +256,7 @@ Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
         }
 
         auto   result    = Napi::Object::New(env);
-        auto   positions = Napi::Uint32Array::New(env, rows);
+        auto   positions = newIntegers(env, rows);
         size_t before    = 0;
         for (const auto & ubatch : ubatches) {
             std::copy(ubatch.positions.begin(), ubatch.positions.end(), positions.Data() + before);
@@ -257,13 +274,13 @@ Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
         const auto floats = [&](const char * name, std::vector<float> llama_attn_capture_rows::*values,
                                 const std::vector<size_t> & chosen, size_t width,
                                 const std::function<size_t(const llama_attn_capture_rows &)> & widthOf) {
-            auto array = Napi::Float32Array::New(env, chosen.size() * rows * width);
+            auto array = newFloats(env, chosen.size() * rows * width);
             mergeRows<float>(array.Data(), ubatches, values, chosen, rows, width, widthOf);
             result.Set(name, array);
         };
         const auto integers = [&](const char * name, std::vector<uint32_t> llama_attn_capture_rows::*values,
                                   const std::vector<size_t> & chosen, size_t width) {
-            auto array = Napi::Uint32Array::New(env, chosen.size() * rows * width);
+            auto array = newIntegers(env, chosen.size() * rows * width);
             mergeRows<uint32_t>(array.Data(), ubatches, values, chosen, rows, width, fixed(width));
             result.Set(name, array);
         };
@@ -283,6 +300,9 @@ Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
         if (lens > 0) {
             integers("lensTokens", &llama_attn_capture_rows::lens_tokens, seen, lens);
             floats("lensLogProbabilities", &llama_attn_capture_rows::lens_logprobs, seen, lens, fixed(lens));
+        }
+        if (take) {
+            recording.rows.clear();
         }
         return result;
     });

@@ -38,6 +38,12 @@ export function tryGit(cwd, args, {input, env = {}} = {}) {
     if (result.error != null)
         throw result.error;
 
+    // git is never asked what it could not do for one of these; what it says has the file's name
+    const refused = result.status !== 0 &&
+        result.stderr.split("\n").find((line) => /permission denied|not permitted|read-only file system|no space left|quota exceeded/i.test(line));
+    if (refused)
+        throw new UserError(`git cannot write in ${cwd}: ${refused.trim()}`);
+
     return {code: result.status, stdout: result.stdout, stderr: result.stderr};
 }
 

@@ -4,10 +4,10 @@ import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import {readIfThere} from "./files.js";
-import {UserError} from "./main.js";
+import {describeFileError, endingSignals, exitCodeOf, UserError} from "./main.js";
 import {binariesFolder, buildFolder, cmakeJsFile, nativeFolder, nodeAddonApiFolder, nodeLlamaCppFolder, packageRoot, sourceFolder} from "./paths.js";
 import {Progress} from "./progress.js";
-import {chooseGenerator, defaultJobs, findCommand, findNvcc} from "./tools.js";
+import {chooseGenerator, defaultJobs, findCcache, findNvcc} from "./tools.js";
 
 /** Where a build's libraries and programs are. */
 export function outputFolder(name) {
@@ -77,6 +77,11 @@ export function install(output, name, info) {
     return target;
 }
 
+/** src/builds.ts takes only builds of its own version. */
+export function packageVersion() {
+    return JSON.parse(fs.readFileSync(path.join(packageRoot, "package.json"), "utf8")).version;
+}
+
 export function llamaCppRelease() {
     const {tag, llamaCppGithubRepo} = JSON.parse(fs.readFileSync(path.join(nodeLlamaCppFolder(), "llama", "llama.cpp.info.json"), "utf8"));
     return {repo: llamaCppGithubRepo, release: tag};
@@ -84,7 +89,7 @@ export function llamaCppRelease() {
 
 /** What CMake is told for every build. */
 export function commonDefinitions(gpu, portable) {
-    const ccache = findCommand("ccache");
+    const ccache = findCcache();
     return {
         REATTEND_LLAMA_CPP: sourceFolder,
         REATTEND_NODE_LLAMA_CPP: path.join(nodeLlamaCppFolder(), "llama"),
@@ -155,12 +160,20 @@ class BuildLog {
         let text = "";
         const child = spawn(process.execPath, [cmakeJsFile(), ...args], {
             stdio: ["ignore", "pipe", "pipe"],
+            // a group of its own, so that a signal reaches the compilers, too
+            detached: process.platform !== "win32",
             // paths within the package do not count: a clone elsewhere finds what was compiled here
             env: {...process.env, CCACHE_BASEDIR: packageRoot, CCACHE_NOHASHDIR: "1", CLICOLOR_FORCE: "0"}
         });
         let rest = "";
+        let logError;
         const take = (chunk) => {
-            fs.writeSync(this.#handle, chunk);
+            try {
+                fs.writeSync(this.#handle, chunk);
+            } catch (error) {
+                // a full disk; the build has its own words for it
+                logError ??= error;
+            }
             text += chunk;
             const lines = (rest + chunk).split(/\r?\n/);
             rest = lines.pop();
@@ -170,34 +183,83 @@ class BuildLog {
         child.stdout.setEncoding("utf8").on("data", take);
         child.stderr.setEncoding("utf8").on("data", take);
 
-        // make and ninja get Ctrl-C themselves and need a moment to leave no half-written file behind
-        let interrupted = false;
-        const onInterrupt = () => {
-            interrupted = true;
-        };
-        const others = process.listeners("SIGINT");
-        process.removeAllListeners("SIGINT").on("SIGINT", onInterrupt);
-        const code = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
-        process.off("SIGINT", onInterrupt);
-        others.forEach((listener) => process.on("SIGINT", listener));
-
+        const {code, signal} = await untilEnd(child);
         progress?.end();
-        if (interrupted) {
-            console.error("Interrupted. The next run goes on from here.");
-            process.exit(130);
+        if (signal != null) {
+            console.error(`Interrupted. ${isRemovedOnFailure() ? keepHint : "The next run goes on from here."}`);
+            process.exit(exitCodeOf(signal));
         }
         if (code !== 0)
-            throw new UserError(
-                `the native build failed (${step}).\n${firstError(text)}\n` +
-                `The whole log is in ${path.relative(process.cwd(), this.#file)}`
-            );
+            throw new UserError(`the native build failed (${step}).\n${[firstError(text), ...this.#advise(text, logError)].join("\n")}`);
+    }
+
+    #advise(text, logError) {
+        const advice = [];
+        if (isWithoutGpu(text))
+            advice.push("Where no GPU is at hand, use --portable (REATTEND_PORTABLE=1 in the environment), which compiles for all of them.");
+        if (logError != null)
+            advice.push(`The log could not be written whole: ${describeFileError(logError) ?? logError.message}`);
+        advice.push(isRemovedOnFailure()
+            ? keepHint
+            : `The whole log is in ${path.relative(process.cwd(), this.#file)}`);
+        return advice;
     }
 }
 
-/** The first error in a build's output, with the lines that belong to it. */
+/** Waits until a build has ended, with all that it started. A signal is passed on to it, as its compilers would go on without us. */
+async function untilEnd(child) {
+    let received;
+    const passOn = (signal) => {
+        received ??= signal;
+        // on Windows a console gives Ctrl-C to all of its processes
+        if (process.platform !== "win32")
+            killGroup(child.pid, signal);
+    };
+    const others = endingSignals.map((signal) => [signal, process.listeners(signal)]);
+    for (const signal of endingSignals)
+        process.removeAllListeners(signal).on(signal, passOn);
+    try {
+        const code = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
+        return {code, signal: received};
+    } finally {
+        for (const [signal, listeners] of others) {
+            process.off(signal, passOn);
+            listeners.forEach((listener) => process.on(signal, listener));
+        }
+    }
+}
+
+function killGroup(pid, signal) {
+    try {
+        process.kill(-pid, signal);
+    } catch {
+        // it has ended already
+    }
+}
+
+/** Whether this is an installation by npm: where its script fails, npm removes the package again, with all that was built. */
+function isRemovedOnFailure() {
+    const {npm_lifecycle_event: event, npm_command: command, npm_config_user_agent: manager = "npm/"} = process.env;
+    return event === "install" && command !== "rebuild" && manager.startsWith("npm/") &&
+        path.basename(path.dirname(path.resolve(packageRoot))) === "node_modules";
+}
+
+// now where a script fails; where it was interrupted, the next installation does it
+const keepHint = "npm removes reattend, with what was built and the log, now or when it installs next. For builds that go on where the last one " +
+    "ended, install with `--ignore-scripts`, then run `npx reattend build`.";
+
+/** What CMake says where it is to compile for the GPU at hand, and there is none. */
+function isWithoutGpu(text) {
+    return /is set to\s+"native", but no .*GPU\s+was\s+detected/.test(text);
+}
+
+/** The first error in a build's output, with the lines that belong to it; much more of them where the log does not stay. */
 function firstError(text) {
-    const lines = text.split("\n");
+    const lines = text.trimEnd().split("\n");
+    const [before, after, atEnd] = isRemovedOnFailure()
+        ? [15, 45, 60]
+        : [0, 8, 15];
     const isError = /(^|\s)(fatal )?error( C\d+| LNK\d+)?:|^CMake Error|undefined reference|: No space left/i;
     const first = lines.findIndex((line) => isError.test(line));
-    return (first < 0 ? lines.slice(-15) : lines.slice(first, first + 8)).join("\n").trim();
+    return (first < 0 ? lines.slice(-atEnd) : lines.slice(Math.max(0, first - before), first + after)).join("\n").trim();
 }

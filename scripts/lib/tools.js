@@ -7,6 +7,7 @@ import process from "node:process";
 import {UserError} from "./main.js";
 
 const packages = {
+    git: {linux: "apt install git", darwin: "xcode-select --install", win32: "winget install Git.Git"},
     cmake: {linux: "apt install cmake", darwin: "brew install cmake", win32: "winget install Kitware.CMake"},
     compiler: {
         linux: "apt install g++", darwin: "xcode-select --install",
@@ -49,6 +50,8 @@ export function requireTools(gpu = false) {
     // CMake knows the SDK's folder from its variable
     if (gpu === "vulkan" && findCommand("glslc") == null && process.env.VULKAN_SDK == null)
         missing.push(describe("the Vulkan SDK: its shader compiler, glslc, and headers", packages.vulkan));
+    if (findCommand("git") == null)
+        missing.push(describe("git, as llama.cpp's source comes as a git bundle", packages.git));
     if (findCommand("cmake") == null)
         missing.push(describe("cmake (3.19 or later)", packages.cmake));
 
@@ -77,6 +80,42 @@ export function findNvcc() {
         return named;
     return findCommand("nvcc") ??
         [process.env.CUDA_PATH, "/usr/local/cuda"].filter(Boolean).map((folder) => path.join(folder, "bin", "nvcc")).find(isExecutable);
+}
+
+/** ccache where there is one that works: it needs a folder for its cache, which a user without a home, say, hasn't got. */
+export function findCcache() {
+    ccache ??= {file: checkCcache(findCommand("ccache"))};
+    return ccache.file;
+}
+
+/** what was found, as it stays the same while a process runs */
+let ccache;
+
+function checkCcache(file) {
+    if (file == null)
+        return undefined;
+
+    // on Windows the compiler is not on the path, but ccache opens its cache for this, too
+    const compiler = process.platform === "win32"
+        ? undefined
+        // CC may have ccache in it already
+        : ["cc", "gcc", "clang"].find((name) => findCommand(name) != null) ?? process.env.CC?.split(" ").at(-1);
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "reattend-"));
+    try {
+        // another one each time, else an answer from the cache would hide that nothing can be written to it
+        fs.writeFileSync(path.join(folder, "try.c"), `int reattend_try_${process.pid}_${Date.now()};\n`);
+        const args = compiler == null
+            ? ["--show-stats"]
+            : [compiler, "-c", "try.c", "-o", "try.o"];
+        const {status, stderr, error} = spawnSync(file, args, {cwd: folder, encoding: "utf8", timeout: 60_000});
+        if (status === 0)
+            return file;
+        const reason = error?.message ?? stderr.trim().split("\n")[0];
+        console.error(`ccache is not used, as it fails here: ${reason}`);
+        return undefined;
+    } finally {
+        fs.rmSync(folder, {recursive: true, force: true});
+    }
 }
 
 /** ninja where there is one, as it starts faster; on Windows the choice is CMake's. */

@@ -5,7 +5,7 @@ import {exitCode} from "./failure.js";
 import {emulationOptions, parseNumber, samplingOptions} from "./flags.js";
 import {chatWrapperFor, openModel, startEmulation} from "./model.js";
 import {colorsFor, note, print} from "./terminal.js";
-import type {AttentionEmulation} from "../index.js";
+import type {AttentionEmulation, LlamaContextSequence} from "../index.js";
 import type {EmulationFlags, ModelFlags, SamplingFlags} from "./flags.js";
 
 export type ChatFlags = ModelFlags & EmulationFlags & SamplingFlags & {
@@ -14,7 +14,7 @@ export type ChatFlags = ModelFlags & EmulationFlags & SamplingFlags & {
 };
 
 const help = `Type to talk. What else can be typed:
-  /strength <number>  steer with another strength from now on
+  /strength <number>  steer with another strength from now on; the conversation so far is read again with it
   /plain              the same as /strength 0: the model as it is
   /reset              forget the conversation
   /help               this list
@@ -25,8 +25,9 @@ Ctrl-C stops an answer; at an empty prompt it leaves.`;
 export async function runChat(flags: ChatFlags): Promise<void> {
     await using opened = await openModel(flags);
     using emulation = startEmulation(opened.context, emulationOptions(flags));
+    const sequence = opened.context.getSequence();
     const session = new LlamaChatSession({
-        contextSequence: opened.context.getSequence(),
+        contextSequence: sequence,
         chatWrapper: chatWrapperFor(opened.model, flags.model),
         ...(flags.system == null ? {} : {systemPrompt: flags.system})
     });
@@ -46,7 +47,7 @@ export async function runChat(flags: ChatFlags): Promise<void> {
         if (text === "/exit")
             return;
         if (text.startsWith("/")) {
-            runSlashCommand(text, session, emulation);
+            await runSlashCommand(text, session, sequence, emulation);
             continue;
         }
 
@@ -89,7 +90,17 @@ export async function runChat(flags: ChatFlags): Promise<void> {
         process.exitCode = exitCode.interrupted;
 }
 
-function runSlashCommand(text: string, session: LlamaChatSession, emulation: AttentionEmulation): void {
+async function runSlashCommand(
+    text: string, session: LlamaChatSession, sequence: LlamaContextSequence, emulation: AttentionEmulation
+): Promise<void> {
+    // What was evaluated keeps the strength that it was evaluated with, in the sequence's state, so it is evaluated again.
+    const changeStrength = async (strength: number) => {
+        const isOther = strength !== emulation.strength;
+        emulation.strength = strength;
+        if (isOther)
+            await sequence.clearHistory();
+    };
+
     const [command, argument = ""] = text.split(/\s+/);
     switch (command) {
         case "/help":
@@ -97,15 +108,16 @@ function runSlashCommand(text: string, session: LlamaChatSession, emulation: Att
             break;
         case "/reset":
             session.resetChatHistory();
+            await sequence.clearHistory();
             note("The conversation is forgotten.");
             break;
         case "/plain":
-            emulation.strength = 0;
+            await changeStrength(0);
             note("The strength is 0: the model as it is.");
             break;
         case "/strength":
             try {
-                emulation.strength = parseNumber("the strength", argument, {min: -1});
+                await changeStrength(parseNumber("the strength", argument, {min: -1}));
                 note(`The strength is ${emulation.strength}.`);
             } catch (error) {
                 note((error as Error).message);

@@ -155,9 +155,16 @@ export function createProgram(): Command {
     });
 
     const build = program.command("build")
-        .description("Compile reattend's llama.cpp for a kind of GPU, which commands and getLlama() then use.")
-        .addOption(choiceOption("--gpu <type>", "what to compute with; false: only the CPU", gpuTypes).default(undefined).makeOptionMandatory())
-        .option("--portable", "for other machines, too: on x64 for processors with AVX2, FMA, F16C and BMI2 (Intel's since 2013, AMD's since 2015)")
+        .description("Compile reattend's llama.cpp, as the installation does, or for a kind of GPU. Commands and getLlama() then use it.")
+        // it has no default here: the script's own one is the installation's
+        .addOption(optionalChoiceOption(
+            "--gpu <type>", "what to compute with, false: only the CPU (default: as REATTEND_GPU says, else metal on Apple silicon, else false)", gpuTypes
+        ))
+        .option(
+            "--portable",
+            "for other machines, too: on x64 for processors with AVX2, FMA, F16C and BMI2 (Intel's since 2013, AMD's since 2015), " +
+            "with --gpu cuda for all generations of GPUs, and where none is at hand"
+        )
         .option("--debug", "without optimization, for a debugger")
         .addOption(numberOption("--jobs <n>", "compilers to run at a time (default: as cores and memory allow)", {integer: true, min: 1}));
     build.action(async (flags: BuildFlags) => {

@@ -75,7 +75,8 @@ export class AttentionEmulation extends ContextAttachment {
     /**
      * The strength of all sequences that have none of their own: see {@link AttentionEmulationOptions.strength}.
      *
-     * A change takes effect at the next batch that is evaluated, costs nothing, and is safe while the context evaluates.
+     * A change takes effect at the next batch that is evaluated, costs nothing, and is safe while the context evaluates. What was evaluated
+     * before keeps its steering for as long as its sequence holds it: call `await sequence.clearHistory()` to compare strengths.
      * @throws {TypeError | RangeError} if it is not allowed; then nothing changes
      * @throws {Error} if the emulation is disposed
      * @example
@@ -96,7 +97,7 @@ export class AttentionEmulation extends ContextAttachment {
 
     /**
      * Gives a sequence a strength of its own, for as long as the sequence lives. Sequences of different strengths are evaluated
-     * in one batch as ever.
+     * in one batch as ever. What the sequence holds already keeps the strength that it was evaluated with: see {@link strength}.
      * @param sequence - of the emulation's context
      * @param strength - `undefined`: the sequence has the context's strength again
      * @throws {TypeError | RangeError} if the strength is not allowed; then nothing changes

@@ -30,8 +30,10 @@ export abstract class ContextAttachment {
     protected abstract detach(): void;
 
     /**
-     * Ends it. From the next batch on the context is as it was before, and can be given another one.
-     * Does nothing if it is disposed already.
+     * Ends it. The next batch is evaluated without it, and the context can be given another one. Does nothing if it is disposed already.
+     *
+     * What a sequence holds is not evaluated again: tokens that were steered stay so, also where node-llama-cpp goes on from them, as chat
+     * sessions do. `await sequence.clearHistory()` makes the sequence forget them.
      * @example
      * const emulation = emulateAttention(context);
      * emulation.dispose();

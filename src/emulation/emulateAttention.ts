@@ -12,8 +12,9 @@ export type AttentionEmulationTarget = LlamaContext | LlamaEmbeddingContext | Ll
  * Lets the later layers of a model attend more to the tokens that its first layer attended to: in every evaluation of the context
  * from now on, the weights of the keys that a head chose in the source layer are raised in each later layer.
  *
- * The method is Liao & Vargas, "Extending Token Computation for LLM Reasoning" (arXiv 2403.14932). Nothing is kept in the
- * context's state, so saved states, reused prefixes and shifted contexts work as ever.
+ * The method is Liao & Vargas, "Extending Token Computation for LLM Reasoning" (arXiv 2403.14932). It keeps nothing of its own in the
+ * context's state, so saved states, reused prefixes and shifted contexts work as ever. What a sequence holds was evaluated as the emulation
+ * was at that time, and stays so: call `await sequence.clearHistory()` before a prompt that is to be steered, or plain, as a whole.
  * @param target - a context, or an embedding, ranking or decision context
  * @param options - see {@link AttentionEmulationOptions}; the defaults are the authors' last values. Or a profile: see
  * {@link loadProfile}

@@ -25,6 +25,7 @@ export class AttentionCapture extends ContextAttachment {
     private readonly namedLayers: readonly number[];
 
     private readonly sequenceId: number;
+    private readonly requests: Requests;
 
     /** Tokens of the sequence, by position, as the recording knows them. */
     private knownTokens: readonly Token[] = [];
@@ -33,7 +34,7 @@ export class AttentionCapture extends ContextAttachment {
     private failure?: {readonly error: unknown};
 
     /** @internal */
-    constructor(context: LlamaContext, options: AttentionCaptureOptions) {
+    constructor(context: LlamaContext, options: AttentionCaptureOptions, sequencesAreInner: boolean) {
         if (context.disposed)
             throw new Error("The context is disposed, so it can't be captured");
 
@@ -56,7 +57,7 @@ export class AttentionCapture extends ContextAttachment {
         this.namedLayers = options.layers == null || options.layers === "all"
             ? []
             : this.options.layers;
-        this.sequenceId = resolveSequence(context, options.sequence);
+        this.sequenceId = resolveSequence(context, options.sequence, sequencesAreInner);
 
         const {layers, heads, queries} = this.options;
         this.addon.enable({
@@ -69,20 +70,21 @@ export class AttentionCapture extends ContextAttachment {
             tokenClasses: classesOfVocabulary(context.model)
         });
         const isOfOneSequence = options.sequence != null;
+        this.requests = onRequests(
+            queueOf(context), this.sequenceId,
+            (request) => {
+                this.throwFailure();
+                this.followSequence(request);
+            },
+            this.onRows == null ? undefined : () => this.deliverRows()
+        );
         this.attach(
             // ids are used again, by sequences that have nothing to do with those before
             onSequenceIdReclaimed(context, () => {
                 if (isOfOneSequence && !this.disposed && isIdUnused(context, this.sequenceId))
                     this.dispose();
             }),
-            onRequests(
-                queueOf(context), this.sequenceId,
-                (request) => {
-                    this.throwFailure();
-                    this.followSequence(request);
-                },
-                this.onRows == null ? undefined : () => this.deliverRows()
-            )
+            this.requests
         );
     }
 
@@ -131,6 +133,12 @@ export class AttentionCapture extends ContextAttachment {
     /** @internal */
     protected override detach(): void {
         this.addon.disable();
+
+        // that frees the memory only if no batch runs; where one does, and is the last one, nothing else would
+        this.requests.whenIdle(() => {
+            if (!this.context.disposed && attached.get(this.context) == null)
+                this.addon.disable();
+        });
     }
 
     /** Has the recording start anew where the sequence holds other tokens than those that it knows: they moved, or were replaced. */
@@ -166,26 +174,37 @@ export class AttentionCapture extends ContextAttachment {
     }
 }
 
+type Requests = {
+    dispose(): void,
+
+    /** Calls back when no request is under way any more, unless there is none now. */
+    whenIdle(callback: () => void): void
+};
+
 /**
  * Calls back before tokens of a sequence are queued, and after each batch that has some of them: the next batch waits for that.
  */
 function onRequests(
     queue: DecodeQueue, sequenceId: number, beforeRequest: (request: DecodeRequest) => void, afterBatch?: () => Promise<void>
-): {dispose(): void} {
+): Requests {
+    const own = Object.getOwnPropertyDescriptor(queue, "_decodeTokens"); // else it is the class's; to be put back as it is
     const decodeTokens = queue._decodeTokens.bind(queue);
-    let isDisposed = false;
+    // the function stays where another one was put in front of it, and must not keep the capture alive then
+    let callbacks: {beforeRequest: typeof beforeRequest, afterBatch: typeof afterBatch} | undefined = {beforeRequest, afterBatch};
+    let underWay = 0;
+    let onIdle: (() => void) | undefined;
     let calls = Promise.resolve();
     const callInTurn = async () => {
-        calls = calls.then(afterBatch);
+        calls = calls.then(callbacks?.afterBatch);
         await calls;
     };
 
-    const decodeAndCall: DecodeQueue["_decodeTokens"] = async (request, mapLogits) => {
-        if (isDisposed || request.sequenceId !== sequenceId)
+    const decode: DecodeQueue["_decodeTokens"] = async (request, mapLogits) => {
+        if (callbacks == null || request.sequenceId !== sequenceId)
             return await decodeTokens(request, mapLogits);
 
-        beforeRequest(request);
-        if (afterBatch == null)
+        callbacks.beforeRequest(request);
+        if (callbacks?.afterBatch == null)
             return await decodeTokens(request, mapLogits);
 
         const result = await decodeTokens({
@@ -198,13 +217,33 @@ function onRequests(
         await callInTurn(); // a request is told its last batch's results before that batch's action is called
         return result;
     };
+    const decodeAndCall: DecodeQueue["_decodeTokens"] = async (request, mapLogits) => {
+        underWay++;
+        try {
+            return await decode(request, mapLogits);
+        } finally {
+            underWay--;
+            if (underWay === 0) {
+                onIdle?.();
+                onIdle = undefined;
+            }
+        }
+    };
     queue._decodeTokens = decodeAndCall;
 
     return {
+        whenIdle(callback) {
+            if (underWay > 0)
+                onIdle = callback;
+        },
         dispose() {
-            isDisposed = true;
-            if (queue._decodeTokens === decodeAndCall)
-                queue._decodeTokens = decodeTokens;
+            callbacks = undefined;
+            if (queue._decodeTokens !== decodeAndCall)
+                return;
+            if (own == null)
+                delete (queue as Partial<DecodeQueue>)._decodeTokens;
+            else
+                Object.defineProperty(queue, "_decodeTokens", own);
         }
     };
 }

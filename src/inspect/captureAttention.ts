@@ -11,7 +11,8 @@ import type {AttentionCaptureOptions} from "./options.js";
  *
  * Weights are reduced as soon as they are computed, a few rows at a time. What is kept is 8 bytes for each captured layer and head and
  * each token, besides the rows that are asked for. While it lasts, evaluation takes longer, and the logits stay the same.
- * @param target - a context, or an embedding, ranking or decision context
+ * @param target - a context, or an embedding, ranking or decision context; of a decision context that was created with
+ * `parallelQuestions: 1`, as there is no way to name one of several sequences that it keeps to itself
  * @param options - see {@link AttentionCaptureOptions}
  * @throws {TypeError} if the target is no context of reattend's llama.cpp, or an option is unknown or has a value of the wrong type
  * @throws {RangeError} if an option is out of range
@@ -24,5 +25,6 @@ import type {AttentionCaptureOptions} from "./options.js";
  * capture.dispose();
  */
 export function captureAttention(target: AttentionEmulationTarget, options: AttentionCaptureOptions = {}): AttentionCapture {
-    return new AttentionCapture(contextOf(target), options);
+    const context = contextOf(target);
+    return new AttentionCapture(context, options, context !== target);
 }

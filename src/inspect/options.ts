@@ -8,7 +8,8 @@ export type AttentionCaptureOptions = {
     /**
      * The sequence that is captured; tokens of others are left out. Tokens that it holds already count as keys only.
      *
-     * Defaults to the only one of a context that has one; must be given for others.
+     * Defaults to the only one of a context that has one; must be given for others. A decision context gives nobody its sequences: create
+     * it with `parallelQuestions: 1`, then it has but one.
      */
     sequence?: LlamaContextSequence,
 
@@ -150,7 +151,7 @@ export function resolveCaptureOptions(
         hiddenStates: flag("hiddenStates", hiddenStates),
         logitLens: typeof logitLens === "boolean"
             ? (logitLens ? 5 : 0)
-            : wholeNumber("logitLens", logitLens, 0, 65536),
+            : wholeNumber("logitLens", logitLens, 0, 65536, "true, false or a number"),
         sourceLayer: wholeNumber("sourceLayer", sourceLayer, 0, layerCount - 1),
         threshold: checkThreshold(threshold)
     };
@@ -167,10 +168,17 @@ export function resolveCaptureOptions(
 
 /**
  * The id of the sequence to capture.
+ * @param areInner - whether the context is inside another object, which gives nobody its sequences
  * @throws {TypeError | Error} if there is none, or it can't be used
  */
-export function resolveSequence(context: LlamaContext, sequence: unknown): number {
+export function resolveSequence(context: LlamaContext, sequence: unknown, areInner: boolean): number {
     if (sequence === undefined) {
+        if (context.totalSequences > 1 && areInner) {
+            throw new TypeError(
+                `A decision context of ${context.totalSequences} sequences can't be captured, as it gives nobody one of them: ` +
+                "create it with parallelQuestions: 1"
+            );
+        }
         if (context.totalSequences > 1)
             throw new TypeError(`sequence is not given, but must be, as the context has ${context.totalSequences} sequences`);
         return 0;
@@ -208,9 +216,9 @@ function indices(name: string, values: unknown, range: string, end: number): num
     return [...new Set(values as number[])].sort((a, b) => a - b);
 }
 
-function wholeNumber(name: string, value: unknown, least: number, most: number): number {
+function wholeNumber(name: string, value: unknown, least: number, most: number, allowed = "a number"): number {
     if (typeof value !== "number")
-        throw new TypeError(`${name} is ${show(value)}, but must be a number`);
+        throw new TypeError(`${name} is ${show(value)}, but must be ${allowed}`);
     if (!Number.isInteger(value) || value < least || value > most)
         throw new RangeError(`${name} is ${value}, but must be a whole number from ${least} to ${most}`);
     return value;

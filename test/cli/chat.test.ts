@@ -37,6 +37,26 @@ test("what starts with / is a command, and is answered on stderr", async (t) => 
         t.true(stderr.includes(message), message);
 });
 
+test("after /reset, and after another strength, nothing is left of what was evaluated before", async (t) => {
+    // in the state of this sequence, so much steering changes what the plain model answers next
+    const steered = ["chat", "--json", "--threads", "1", "--max-tokens", "40", "--strength", "30"];
+    const plain = ["chat", "--json", "--threads", "1", "--max-tokens", "40", "--strength", "0"];
+    const question = [
+        "Pets: Eve mouse, Ruth dog. Food: mouse seeds, dog leaves. But Ruth rice. What does Ruth eat?",
+        "A leaves", "B grass", "C seeds", "D rice"
+    ].join("\\\n");
+    const [reset, fresh, changed, alwaysPlain] = await Promise.all([
+        runCli(steered, {input: `${question}\n/reset\n/plain\n${question}\n`}),
+        runCli(plain, {input: `${question}\n`}),
+        runCli([...steered, "--max-tokens", "1"], {input: "Hello\n/plain\nAnalysis\n"}),
+        runCli([...plain, "--max-tokens", "1"], {input: "Hello\nAnalysis\n"})
+    ]);
+    t.is(readTurns(reset.stdout)[1]!.answer, readTurns(fresh.stdout)[0]!.answer);
+
+    const [first, second] = readTurns(alwaysPlain.stdout);
+    t.like(readTurns(changed.stdout), [{answer: first!.answer}, {answer: second!.answer}]);
+});
+
 test("Ctrl-C stops the running answer, a second one leaves", async (t) => {
     let signals = 0;
     const {code, stdout, stderr} = await runCli(

@@ -23,7 +23,9 @@ const usageErrors = {
         ["complete", "x", "--cache-type-v", "q8_0", "--no-flash-attention"],
         '--cache-type-v is "q8_0"; allowed with --no-flash-attention are f16, f32 and bf16'
     ],
-    "a build for nothing": [["build"], "required option '--gpu <type>' not specified"],
+    "a build for a kind of GPU that there is none of": [
+        ["build", "--gpu", "opencl"], '--gpu is "opencl"; allowed are cuda, vulkan, metal and false'
+    ],
     "a bad schedule": [["complete", "x", "--schedule", "1,,2"], '--schedule is "1,,2"; allowed are linear, constant, and a number for each layer'],
     "two prompts": [["complete", "x", "--prompt", "y"], "the prompt is given more than once"],
     "an empty prompt": [["complete", ""], "the prompt is empty"],

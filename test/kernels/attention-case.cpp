@@ -268,6 +268,15 @@ std::vector<attention_case> attention_cases() {
             c.normalize = true;
             c.n_q       = n_q;
         });
+        // large components that all keys have, as biases make them: rounding a query changes all scores of its row alike
+        for (const auto & [type, common] : std::vector<std::pair<ggml_type, float>>{
+                 { GGML_TYPE_F16, 1234.567f }, { GGML_TYPE_Q8_0, 33.333f }, { GGML_TYPE_Q4_0, 33.333f } }) {
+            add(std::string("common score, ") + ggml_type_name(type) + queries, [&](attention_case & c) {
+                c.type_k = c.type_v = type;
+                c.common            = common;
+                c.n_q               = n_q;
+            });
+        }
         // more than F16 can hold: 1000 times the sum of a row's listed values
         for (const bool normalize : { false, true }) {
             add("large weights" + std::string(normalize ? ", normalized" : "") + queries, [&](attention_case & c) {
@@ -417,7 +426,18 @@ attention_inputs make_attention_inputs(const attention_case & c) {
 
     attention_inputs in;
     in.q = make(c.n_stream * c.n_head * c.n_q * c.d_k, c.sharpness);
-    in.k = quantize(make(c.n_stream * c.n_head_kv * c.n_kv * c.d_k, 1.0f), c.d_k, c.type_k, in.k_f32);
+
+    std::vector<float> k = make(c.n_stream * c.n_head_kv * c.n_kv * c.d_k, 1.0f);
+    if (c.common != 0.0f) {
+        // of 16 bits for keys, of more for queries
+        for (size_t i = 0; i < in.q.size(); i += c.d_k) {
+            in.q[i] = c.common / 16.0f / c.scale();
+        }
+        for (size_t i = 0; i < k.size(); i += c.d_k) {
+            k[i] = 16.0f;
+        }
+    }
+    in.k = quantize(k, c.d_k, c.type_k, in.k_f32);
     if (c.mla) {
         for (int64_t row = 0; row < c.n_stream * c.n_head_kv * c.n_kv; ++row) {
             in.v_f32.insert(in.v_f32.end(), in.k_f32.begin() + row * c.d_k, in.k_f32.begin() + row * c.d_k + c.d_v);

@@ -3,7 +3,7 @@ import test from "ava";
 import {emulateAttention} from "reattend";
 import {addonContextOf, bindingOf, idOfSequence, queueOf} from "#dist/binding.js";
 import {createContext, oracleModel} from "../support/oracleModel.js";
-import type {LlamaContext, Token} from "reattend";
+import type {LlamaContext, PrioritizedBatchItem, Token} from "reattend";
 
 const generated = 40;
 
@@ -59,6 +59,35 @@ test("what is chosen goes into a batch in the order of ids, and no more than fit
     t.deepEqual(parts, [[1, 1], [2, 31], [0, 2], [1, 30], [0, 29]]);
     await context.dispose();
 });
+
+const bogus: Array<[name: string, choice: (item: object) => unknown, error: typeof TypeError | typeof RangeError, message: string]> = [
+    ["nothing", () => undefined, TypeError,
+        "itemPrioritizationStrategy returned undefined, but must return an array of objects with item and processAmount"],
+    ["no item", () => [{}], TypeError,
+        "itemPrioritizationStrategy returned item undefined, but must return the very objects of items that it is given"],
+    ["null", () => [null], TypeError,
+        "itemPrioritizationStrategy returned item undefined, but must return the very objects of items that it is given"],
+    ["a copy", (item) => [{item: {...item}, processAmount: 1}], TypeError,
+        "itemPrioritizationStrategy returned item an object, but must return the very objects of items that it is given"],
+    ["no amount", (item) => [{item}], TypeError, "itemPrioritizationStrategy returned processAmount undefined, but must return a number"],
+    ["NaN", (item) => [{item, processAmount: NaN}], RangeError,
+        "itemPrioritizationStrategy returned processAmount NaN, but must return a number of tokens"]
+];
+for (const [name, choice, instanceOf, message] of bogus) {
+    test(`a strategy that returns ${name} is an error of who evaluates, and the context goes on`, async (t) => {
+        let isBogus = true;
+        const context = await createContext({sequences: 2, contextSize: 128, batching: {
+            itemPrioritizationStrategy: ({items}) => isBogus
+                ? choice(items[0]!) as PrioritizedBatchItem[]
+                : items.map((item) => ({item, processAmount: 1}))
+        }});
+        const sequence = context.getSequence();
+        await t.throwsAsync(sequence.evaluateWithoutGeneratingNewTokens(prompt(0)), {instanceOf, message});
+        isBogus = false;
+        await t.notThrowsAsync(sequence.evaluateWithoutGeneratingNewTokens(prompt(0)));
+        await context.dispose();
+    });
+}
 
 async function generateInParallel(
     sequences: number, {emulated, together}: {emulated: boolean, together: boolean}

@@ -1,12 +1,15 @@
+import {execFile, spawnSync} from "node:child_process";
 import fs from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import process from "node:process";
+import {fileURLToPath} from "node:url";
+import {promisify} from "node:util";
 import test from "ava";
 import {captureAttention, emulateAttention} from "reattend";
-import {addonContextOf, bindingOf} from "#dist/binding.js";
+import {addonContextOf, bindingOf, queueOf} from "#dist/binding.js";
 import type {
-    AttentionCaptureOptions, AttentionEmulationTarget, CapturedAttention, CapturedRows, LlamaContextSequence, Token
+    AttentionCaptureOptions, AttentionEmulationTarget, CapturedAttention, CapturedRows, LlamaContext, LlamaContextSequence, Token
 } from "reattend";
 import {copyState} from "../support/copyState.js";
 import {evaluateInChunks} from "../support/logits.js";
@@ -99,6 +102,68 @@ test.serial("two captures, what is disposed, and what can't be captured", async 
     t.throws(() => captureAttention(context), {instanceOf: Error, message: "The context is disposed, so it can't be captured"});
     for (const value of [undefined, null, 3, {}, oracleModel])
         t.throws(() => captureAttention(value as AttentionEmulationTarget), {instanceOf: TypeError, message: /^The target is /});
+});
+
+test.serial("a capture leaves no function behind on its context", async (t) => {
+    for (const sequences of [1, 2]) { // with several, batching has put one there before
+        const context = await createContext({sequences});
+        const sequence = context.getSequence();
+        const queue = queueOf(context);
+        const before = Object.getOwnPropertyDescriptor(queue, "_decodeTokens");
+        for (let i = 0; i < 3; i++)
+            captureAttention(context, {sequence}).dispose();
+        t.deepEqual(Object.getOwnPropertyDescriptor(queue, "_decodeTokens"), before, `${sequences} sequences`);
+
+        // one that was disposed under somebody else's function stays, and neither it nor the next capture is in the way
+        captureUnderAnother(context, sequence);
+        const capture = captureAttention(context, {sequence});
+        await sequence.evaluateWithoutGeneratingNewTokens(tokens);
+        t.is(capture.read().queries, tokens.length);
+        await context.dispose();
+    }
+});
+
+function captureUnderAnother(context: LlamaContext, sequence: LlamaContextSequence): void {
+    const queue = queueOf(context);
+    const capture = captureAttention(context, {sequence});
+    const captured = queue._decodeTokens.bind(queue);
+    queue._decodeTokens = (request, mapLogits) => captured(request, mapLogits);
+    capture.dispose();
+}
+
+test.serial("a disposed capture gives its memory back at once, or when the running batch has ended", async (t) => {
+    const text = randomTokens(900, 33) as Token[];
+    for (const whileRunning of [false, true]) {
+        const context = await createContext({contextSize: 1024}); // rows of one batch are one allocation
+        const sequence = context.getSequence();
+        const capture = captureAttention(context, {weights: true});
+        await sequence.evaluateWithoutGeneratingNewTokens(text);
+        const bytes = 4 * capture.options.layers.length * capture.options.heads.length * text.length ** 2; // 49 MiB
+        const before = process.memoryUsage.rss();
+        if (whileRunning) {
+            const evaluation = sequence.evaluateWithoutGeneratingNewTokens(text.slice(0, 64));
+            await new Promise((resolve) => setTimeout(resolve, 2));
+            capture.dispose();
+            await evaluation;
+        } else {
+            capture.dispose();
+        }
+        const freed = before - process.memoryUsage.rss();
+        t.true(freed > 0.8 * bytes, `${freed} of ${bytes} bytes, ${whileRunning ? "while a batch ran" : "at rest"}`);
+        await context.dispose();
+    }
+});
+
+test.serial("a decision context can be captured if it has one sequence", async (t) => {
+    const {model} = await createContext();
+    const several = await model.createDecisionContext({contextSize: 128, parallelQuestions: 2});
+    t.throws(() => captureAttention(several), {
+        instanceOf: TypeError,
+        message: "A decision context of 2 sequences can't be captured, as it gives nobody one of them: create it with parallelQuestions: 1"
+    });
+    const one = await model.createDecisionContext({contextSize: 128, parallelQuestions: 1});
+    t.notThrows(() => captureAttention(one).dispose());
+    await Promise.all([several.dispose(), one.dispose()]);
 });
 
 test.serial("names that were not captured", async (t) => {
@@ -364,6 +429,22 @@ test.serial("rows that take too much memory are refused, and the context goes on
     await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(0, 1));
     t.is(capture.read().rowIndices.length, 1);
     await context.dispose();
+});
+
+const canLimitMemory = process.platform === "linux" && spawnSync("prlimit", ["--version"]).status === 0;
+const withoutMemory = `rows that there is no memory for are an error, and what was captured before is still there${
+    canLimitMemory ? "" : " [skipped: there is no prlimit here]"
+}`;
+(canLimitMemory ? test.serial : test.serial.skip)(withoutMemory, async (t) => {
+    const script = fileURLToPath(new URL("../support/captureWithoutMemory.js", import.meta.url));
+    const {stdout} = await promisify(execFile)(process.execPath, [script]);
+    t.deepEqual(JSON.parse(stdout), {
+        evaluated: "There is not enough memory for what the context's capture keeps of this batch: choose fewer layers, heads or queries, " +
+            "or take rows away with onRows",
+        afterFailure: 3,
+        read: "There is not enough memory to read what was captured: choose fewer layers, heads or queries, or take rows away with onRows",
+        rows: 1500
+    });
 });
 
 test.serial("rows that are no numbers are captured as such", async (t) => {

@@ -3,10 +3,10 @@ import test from "ava";
 import {LlamaLogLevel, NoBinaryFoundError, getLlama} from "reattend";
 import type {LlamaOptions} from "reattend";
 import {gpuFromEnvironment, openBest, selectBuilds} from "#dist/chooseBuild.js";
-import {findBuilds} from "#dist/builds.js";
+import {findBinariesFolder, findBuilds, version} from "#dist/builds.js";
 import type {Build} from "#dist/builds.js";
 
-const cpu: Build = {gpu: false, bindingPath: "cpu", llamaCpp: {repo: "", release: ""}, cmakeOptions: {}};
+const cpu: Build = {reattend: version, gpu: false, bindingPath: "cpu", llamaCpp: {repo: "", release: ""}, cmakeOptions: {}};
 const cuda: Build = {...cpu, gpu: "cuda", bindingPath: "cuda"};
 
 test("each call gives an instance of its own", async (t) => {
@@ -66,7 +66,8 @@ test("all builds that there are can be loaded by one process", async (t) => {
 });
 
 test("without a build that fits, the error says what was asked for and what there is", (t) => {
-    t.throws(() => selectBuilds("auto", []), {instanceOf: NoBinaryFoundError, message: /is not built for .*npm rebuild reattend/});
+    const notBuilt = t.throws(() => selectBuilds("auto", []), {instanceOf: NoBinaryFoundError, message: /is not built for .*`npx reattend build`/});
+    t.true(notBuilt.message.includes(findBinariesFolder()), notBuilt.message);
     t.throws(() => selectBuilds("vulkan", [cuda, cpu]), {
         instanceOf: NoBinaryFoundError,
         message: /gpu: "vulkan"; there is "cuda", false \(CPU only\).*npx reattend build/
@@ -92,10 +93,29 @@ test("a GPU build without a device, or that does not load, gives way to the next
     t.deepEqual(await openOf([cuda], {cuda: 0}), {opened: "cuda", closed: []}); // it was asked for
 });
 
-test("where no build opens, the error gives each one's reason", async (t) => {
-    await t.throwsAsync(openOf([cuda], {cuda: new Error("no driver")}), {message: "no driver"});
-    await t.throwsAsync(openOf([cuda, {...cuda, gpu: "vulkan"}, cpu], {cuda: new Error("no driver"), cpu: new Error("damaged")}), {
-        instanceOf: NoBinaryFoundError, message: /"cuda": Error: no driver; "vulkan": Error: no driver; false \(CPU only\): Error: damaged/
+test("where no build opens, the error gives each one's reason, its file and the command", async (t) => {
+    const noDriver = new Error("no driver");
+    const one = await t.throwsAsync(openOf([cuda], {cuda: noDriver}), {
+        instanceOf: NoBinaryFoundError,
+        message: "reattend's native build does not load: no driver (cuda). Build it anew with `npx reattend build --gpu cuda`."
+    });
+    t.is(one.cause, noDriver);
+
+    const damaged = new Error("damaged");
+    const three = await t.throwsAsync(openOf([cuda, {...cuda, gpu: "vulkan", bindingPath: "vulkan"}, cpu], {cuda: noDriver, cpu: damaged}), {
+        instanceOf: NoBinaryFoundError,
+        message: /: no driver \(cuda\); it finds no device \(vulkan\); damaged \(cpu\)\. .*--gpu cuda` or .*--gpu vulkan` or .*--gpu false`/
+    });
+    t.deepEqual((three.cause as AggregateError).errors, [noDriver, damaged]);
+});
+
+test("a build of another version is refused, also where another one could take its place", async (t) => {
+    await t.throwsAsync(openOf([{...cuda, reattend: "0.0.9"}, cpu], {}), {
+        instanceOf: NoBinaryFoundError,
+        message: `The native build in . was built for reattend 0.0.9, this is ${version}: run \`npx reattend build --gpu cuda\`, or remove that folder.`
+    });
+    await t.throwsAsync(openOf([{...cpu, reattend: undefined, portable: true}], {}), {
+        message: /was built for an earlier version of reattend, this is .* --gpu false --portable`/
     });
 });
 

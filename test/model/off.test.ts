@@ -20,6 +20,15 @@ const ways: Array<[name: string, prepare: (context: LlamaContext) => Promise<voi
     ["strength 0, all keys", (context) => {
         emulateAttention(context, {strength: 0, pattern: "all"});
     }],
+    ["strength 0, normalized", (context) => {
+        emulateAttention(context, {strength: 0, normalize: true});
+    }],
+    ["strength 0, all keys, normalized", (context) => {
+        emulateAttention(context, {strength: 0, pattern: "all", normalize: true});
+    }],
+    ["strength 0, random keys, normalized", (context) => {
+        emulateAttention(context, {strength: 0, pattern: "random", normalize: true});
+    }],
     ["a schedule of zeros", (context) => {
         emulateAttention(context, {strength: 1, schedule: new Float32Array(8)});
     }],

@@ -37,6 +37,7 @@ const refused: Array<[options: unknown, error: typeof TypeError | typeof RangeEr
     [{topK: "8"}, TypeError, 'topK is "8", but must be a number'],
     [{weights: 1}, TypeError, "weights is 1, but must be true or false"],
     [{hiddenStates: "yes"}, TypeError, 'hiddenStates is "yes", but must be true or false'],
+    [{logitLens: "yes"}, TypeError, 'logitLens is "yes", but must be true, false or a number'],
     [{logitLens: 1.5}, RangeError, "logitLens is 1.5, but must be a whole number from 0 to 65536"],
     [{sourceLayer: 4}, RangeError, "sourceLayer is 4, but must be a whole number from 0 to 3"],
     [{threshold: 0}, RangeError, "threshold is 0, but must be between 0 and 1, exclusive"],

@@ -5,12 +5,14 @@ import path from "node:path";
 import process from "node:process";
 import {fileURLToPath} from "node:url";
 import test from "ava";
-import {findBuilds} from "#dist/builds.js";
+import {NoBinaryFoundError} from "reattend";
+import {findBuilds, version} from "#dist/builds.js";
 import {runCli, runProcess} from "../support/cli.js";
 
 const scripts = new URL("../../scripts/", import.meta.url);
-const {commonDefinitions} = await import(new URL("lib/native-build.js", scripts).href) as {
-    commonDefinitions: (gpu: string | false, portable: boolean) => Record<string, string>
+const {commonDefinitions, packageVersion} = await import(new URL("lib/native-build.js", scripts).href) as {
+    commonDefinitions: (gpu: string | false, portable: boolean) => Record<string, string>,
+    packageVersion: () => string
 };
 const buildNative = fileURLToPath(new URL("build-native.js", scripts));
 
@@ -45,12 +47,44 @@ test("a portable build is not for the processor at hand, and on x64 for one with
     t.is(GGML_AVX512, undefined);
 });
 
+test("reattend build without --gpu leaves the choice to the script, as an installation does", async (t) => {
+    const {code, stderr} = await runCli(["build"], {env: {REATTEND_SKIP_BUILD: "1", REATTEND_GPU: "cpu"}});
+    t.is(code, 2);
+    t.regex(stderr, /^REATTEND_GPU is "cpu"/);
+    t.is((await runCli(["build"], {env: {REATTEND_SKIP_BUILD: "1"}})).code, 0);
+});
+
+test("build.json says which version of reattend compiled it", (t) => {
+    t.is(packageVersion(), version);
+    for (const {reattend} of findBuilds())
+        t.is(reattend, version);
+});
+
 test("a damaged build.json is named", async (t) => {
     const root = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-test-"));
     t.teardown(() => fs.rm(root, {recursive: true}));
     const folder = path.join(root, "native", "bin", `${process.platform}-${process.arch}`);
     await fs.mkdir(folder, {recursive: true});
     t.deepEqual(findBuilds(root), []);
-    await fs.writeFile(path.join(folder, "build.json"), '{"gpu": fal');
-    t.throws(() => findBuilds(root), {message: /build\.json is damaged: .*\. Build again, or remove its folder\.$/});
+
+    const whole = {gpu: false, llamaCpp: {repo: "", release: ""}, cmakeOptions: {}};
+    await fs.writeFile(path.join(folder, "build.json"), JSON.stringify(whole));
+    t.deepEqual(findBuilds(root), [{...whole, bindingPath: path.join(folder, "reattend.node")}]);
+
+    for (const [content, reason] of [
+        ['{"gpu": fal', "[^]*"],
+        ["[]", "its gpu is missing, where false belongs"],
+        ["null", "its gpu is missing, where false belongs"],
+        ["1", "its gpu is missing, where false belongs"],
+        [JSON.stringify({...whole, gpu: "cuda"}), 'its gpu is "cuda", where false belongs'],
+        [JSON.stringify({...whole, llamaCpp: null}), "its llamaCpp is null, where .* belongs"],
+        [JSON.stringify({...whole, cmakeOptions: 1}), "its cmakeOptions is 1, where an object belongs"]
+    ] as const) {
+        await fs.writeFile(path.join(folder, "build.json"), content);
+        const error = t.throws(() => findBuilds(root), {
+            instanceOf: NoBinaryFoundError,
+            message: new RegExp(`build\\.json is damaged: ${reason}\\. Build again with \`npx reattend build --gpu false\`, or remove its folder\\.$`)
+        });
+        t.true(error.message.startsWith(folder), error.message);
+    }
 });

@@ -1,7 +1,9 @@
 // What is published must hold all that an install compiles and runs.
 import {execFileSync} from "node:child_process";
 import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
+import process from "node:process";
 import {fileURLToPath} from "node:url";
 import test from "ava";
 
@@ -54,4 +56,46 @@ test("nothing that is built, downloaded or for tests is in the package", (t) => 
     const unwanted = /^(native\/(bin|build)|test|dist-test|bench|node_modules|\.ci)\/|^scripts\/train/;
     const linked = "test/architectures/README.md"; // from the README
     t.deepEqual([...packed].filter((file) => unwanted.test(file) && file !== linked), []);
+});
+
+test("what is compiled has its source maps with it, and they the sources", (t) => {
+    const compiled = [...packed].filter((file) => /^dist\/.*\.js$/.test(file));
+    t.true(compiled.length > 50);
+    let maps = 0;
+    for (const file of compiled) {
+        const [, url] = /^\/\/# sourceMappingURL=(.+)$/m.exec(fs.readFileSync(path.join(root, file), "utf8")) ?? [];
+        if (url == null)
+            continue;
+        const map = path.posix.join(path.posix.dirname(file), url);
+        t.true(packed.has(map), map);
+        const {sourcesContent} = JSON.parse(fs.readFileSync(path.join(root, map), "utf8")) as {sourcesContent?: unknown[]};
+        t.is(typeof sourcesContent?.[0], "string", map);
+        maps++;
+    }
+    t.is(maps, [...packed].filter((file) => file.endsWith(".map")).length);
+});
+
+test("all who hold a copyright of what pages contain are named", (t) => {
+    const notices = fs.readFileSync(path.join(root, "THIRD-PARTY-NOTICES.md"), "utf8");
+    const licences = filesOf("dist/pages").filter((file) => file.endsWith(".js"))
+        .map((page) => /^\/\*![^]*?\*\//.exec(fs.readFileSync(path.join(root, page), "utf8"))?.[0]);
+    const holders = [...licences.join("\n").matchAll(/^Copyright (?:\(c\) )?[\d, -]+(.+)$/gmi)].map(([, holder]) => holder!.trim());
+    t.true(holders.includes("Charles Karney"));
+    t.deepEqual(holders.filter((holder) => !notices.includes(holder)), []);
+});
+
+test("a build removes what no source stands for any more from dist, and leaves the rest", (t) => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "reattend-test-"));
+    t.teardown(() => fs.rmSync(folder, {recursive: true}));
+    for (const file of [
+        "src/a.ts", "src/cli/b.ts", "src/pages/p/main.ts",
+        "dist/a.js", "dist/a.js.map", "dist/a.d.ts", "dist/cli/b.js", "dist/pages/p.js", "dist/pages/p.css",
+        "dist/old.js", "dist/old.js.map", "dist/cli/old.d.ts", "dist/pages/old.js"
+    ]) {
+        fs.mkdirSync(path.dirname(path.join(folder, file)), {recursive: true});
+        fs.writeFileSync(path.join(folder, file), "");
+    }
+    execFileSync(process.execPath, [path.join(root, "scripts/remove-stale.js"), folder]);
+    const left = fs.readdirSync(path.join(folder, "dist"), {recursive: true, encoding: "utf8"}).filter((file) => file.includes("."));
+    t.deepEqual(left.map((file) => file.replaceAll(path.sep, "/")).sort(), ["a.d.ts", "a.js", "a.js.map", "cli/b.js", "pages/p.css", "pages/p.js"]);
 });

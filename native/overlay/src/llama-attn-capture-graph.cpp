@@ -14,6 +14,8 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <new>
+#include <stdexcept>
 
 // inputs of the operation of a layer's attention
 enum {
@@ -78,6 +80,7 @@ class llm_graph_input_attn_capture : public llm_graph_input_i {
     llm_graph_input_attn_capture(llama_attn_capture::handle state) : state(std::move(state)) {}
 
     void set_input(const llama_ubatch * ubatch) override;
+    void prepare(const llama_ubatch & ubatch);
 
     // the rest is checked by llm_graph_params::allow_reuse
     bool can_reuse(const llm_graph_params & params) override {
@@ -164,11 +167,23 @@ static void set_cells(capture_cells & cells, const llama_attn_capture_state & st
 }
 
 void llm_graph_input_attn_capture::set_input(const llama_ubatch * ubatch) {
-    state->begin(*ubatch);
+    try {
+        prepare(*ubatch);
+    } catch (const std::bad_alloc &) {
+        // what it says reaches whoever evaluates
+        throw std::runtime_error(
+            "There is not enough memory for what the context's capture keeps of this batch: choose fewer layers, heads "
+            "or "
+            "queries, or take rows away with onRows");
+    }
+}
+
+void llm_graph_input_attn_capture::prepare(const llama_ubatch & ubatch) {
+    state->begin(ubatch);
 
     for (auto & each : cells) {
         GGML_ASSERT(!each.k_idxs || each.k_idxs->data);
-        set_cells(each, *state, *ubatch);
+        set_cells(each, *state, ubatch);
     }
 
     std::vector<int32_t> indices;

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <mutex>
+#include <vector>
 
 struct llama_attn_capture_state; // a recording and what a graph needs to write it
 
@@ -16,10 +17,16 @@ struct llama_attn_capture {
     void   set(handle next);
     handle get();
 
-    // takes the pending one over, returns true if it has changed
+    // takes the pending one over, returns true if it has changed; no batch may run
     bool take(handle & running);
 
+    // Frees the memory of those that have ended, which graphs and cparams hold until the next batch. No batch may run.
+    void release_ended();
+
   private:
-    std::mutex mutex;
-    handle     pending;
+    std::mutex          mutex;
+    handle              pending;
+    std::vector<handle> ended;
+
+    void release_ended_locked();
 };

@@ -15,6 +15,9 @@
 void llama_attn_capture::set(handle next) {
     std::lock_guard<std::mutex> lock(mutex);
 
+    if (pending) {
+        ended.push_back(pending);
+    }
     pending = std::move(next);
 }
 
@@ -29,8 +32,22 @@ bool llama_attn_capture::take(handle & running) {
 
     const bool changed = running != pending;
     running            = pending;
+    release_ended_locked();
 
     return changed;
+}
+
+void llama_attn_capture::release_ended() {
+    std::lock_guard<std::mutex> lock(mutex);
+
+    release_ended_locked();
+}
+
+void llama_attn_capture::release_ended_locked() {
+    for (const auto & each : ended) {
+        each->release();
+    }
+    ended.clear();
 }
 
 //
@@ -89,15 +106,38 @@ llama_attn_capture_state::llama_attn_capture_state(const llama_model & model, co
     memory(memory),
     scratch(GGML_MAX_N_THREADS) {
     recording.options = options;
-    recording.n_embd  = model.hparams.n_embd;
-    recording.layers.resize(options.layers.size());
-    for (auto & layer : recording.layers) {
-        layer.heads.resize(options.heads.size());
-    }
+    make_layers();
 
     layer_index.resize(count_layers(model.hparams), -1);
     for (size_t i = 0; i < options.layers.size(); ++i) {
         layer_index[options.layers[i]] = i;
+    }
+}
+
+void llama_attn_capture_state::make_layers() {
+    recording.n_embd = model.hparams.n_embd;
+    recording.layers.resize(recording.options.layers.size());
+    for (auto & layer : recording.layers) {
+        layer.heads.resize(recording.options.heads.size());
+    }
+}
+
+void llama_attn_capture_state::release() {
+    kept    = nullptr;
+    rows    = std::vector<row>();
+    scratch = std::vector<llama_attn_capture_scratch>(GGML_MAX_N_THREADS);
+
+    llama_attn_capture_recording empty;
+    empty.options = std::move(recording.options);
+    recording     = std::move(empty);
+    make_layers();
+}
+
+// what is resized to n next has room for it then, and grows as fast as by resizing alone
+template <class T>
+static void make_room(std::vector<T> & values, size_t n) {
+    if (values.capacity() < n) {
+        values.reserve(std::max(n, 2 * values.size()));
     }
 }
 
@@ -112,6 +152,29 @@ bool llama_attn_capture_state::is_kept(int32_t pos) const {
 
     return keeps_rows() &&
         (options.all_queries || std::binary_search(options.queries.begin(), options.queries.end(), pos));
+}
+
+static llama_attn_capture_rows make_rows(
+    const llama_attn_capture_recording & recording, std::vector<int32_t> positions, size_t n_tokens) {
+    const auto & options   = recording.options;
+    const size_t per_layer = positions.size();
+    const size_t n_layer   = options.layers.size();
+    const size_t n_rows    = n_layer * options.heads.size() * per_layer;
+
+    llama_attn_capture_rows rows;
+    rows.positions = std::move(positions);
+    rows.n_tokens  = n_tokens;
+    rows.top_keys.resize(n_rows * options.top_k, UINT32_MAX);
+    rows.top_weights.resize(n_rows * options.top_k, 0.0f);
+    if (options.weights) {
+        rows.weights.resize(n_rows * n_tokens, 0.0f);
+    }
+    if (options.hidden_states) {
+        rows.hidden_states.resize(n_layer * per_layer * recording.n_embd, NAN);
+    }
+    rows.lens_tokens.resize(n_layer * per_layer * options.lens_k, UINT32_MAX);
+    rows.lens_logprobs.resize(n_layer * per_layer * options.lens_k, NAN);
+    return rows;
 }
 
 void llama_attn_capture_state::begin(const llama_ubatch & ubatch) {
@@ -151,59 +214,68 @@ void llama_attn_capture_state::begin(const llama_ubatch & ubatch) {
         recording.clear();
         tokens.resize(first);
     }
-    tokens.resize(std::max<size_t>(tokens.size(), last + 1), -1);
+    const size_t n_tokens = std::max<size_t>(tokens.size(), last + 1);
+
+    // memory may run out, so there is room for everything before anything changes
+    llama_attn_capture_rows next;
+    if (!positions.empty()) {
+        if (recording.kept_bytes(positions.size(), n_tokens) > LLAMA_ATTN_CAPTURE_MOST_KEPT) {
+            recording.is_full = true;
+            positions.clear();
+            for (auto & row : rows) {
+                row.kept = -1;
+            }
+        } else {
+            next = make_rows(recording, std::move(positions), n_tokens);
+            make_room(recording.rows, recording.rows.size() + 1);
+        }
+    }
+    make_room(tokens, n_tokens);
+    for (auto & layer : recording.layers) {
+        make_room(layer.seen_by, n_tokens);
+        for (auto & head : layer.heads) {
+            make_room(head.received, n_tokens);
+            make_room(head.received_by, n_tokens);
+        }
+    }
+
+    tokens.resize(n_tokens, -1);
     if (ubatch.token) {
         for (const auto & row : rows) {
             tokens[row.pos] = ubatch.token[row.token];
         }
     }
-    recording.n_rows += rows.size();
-
     for (auto & layer : recording.layers) {
-        layer.seen_by.resize(tokens.size());
+        layer.seen_by.resize(n_tokens);
         for (auto & head : layer.heads) {
-            head.received.resize(tokens.size());
-            head.received_by.resize(tokens.size());
+            head.received.resize(n_tokens);
+            head.received_by.resize(n_tokens);
         }
     }
-
-    if (positions.empty()) {
-        return;
+    recording.n_rows += rows.size();
+    if (!next.positions.empty()) {
+        recording.rows.push_back(std::move(next));
+        kept = &recording.rows.back();
     }
-    if (recording.kept_bytes(positions.size(), tokens.size()) > LLAMA_ATTN_CAPTURE_MOST_KEPT) {
-        recording.is_full = true;
-        for (auto & row : rows) {
-            row.kept = -1;
-        }
-        return;
-    }
-    recording.rows.emplace_back();
-    kept            = &recording.rows.back();
-    kept->positions = std::move(positions);
-    kept->n_tokens  = tokens.size();
-
-    const size_t per_layer = kept->positions.size();
-    const size_t n_layer   = options.layers.size();
-    const size_t n_rows    = n_layer * options.heads.size() * per_layer;
-    kept->top_keys.resize(n_rows * options.top_k, UINT32_MAX);
-    kept->top_weights.resize(n_rows * options.top_k, 0.0f);
-    if (options.weights) {
-        kept->weights.resize(n_rows * kept->n_tokens, 0.0f);
-    }
-    if (options.hidden_states) {
-        kept->hidden_states.resize(n_layer * per_layer * recording.n_embd, NAN);
-    }
-    kept->lens_tokens.resize(n_layer * per_layer * options.lens_k, UINT32_MAX);
-    kept->lens_logprobs.resize(n_layer * per_layer * options.lens_k, NAN);
 }
 
 //
 // interface
 //
 
+static void set_capture(llama_context * ctx, llama_attn_capture::handle next) {
+    ctx->attn_capture.set(std::move(next));
+
+    // a running batch may write to what has just ended, and nobody should wait for it here: the next call or batch does it then
+    std::unique_lock<std::recursive_mutex> lock(ctx->attn_emulation.running, std::try_to_lock);
+    if (lock.owns_lock()) {
+        ctx->attn_capture.release_ended();
+    }
+}
+
 const char * llama_set_attn_capture(llama_context * ctx, const llama_attn_capture_options * options) {
     if (!options) {
-        ctx->attn_capture.set(nullptr);
+        set_capture(ctx, nullptr);
         return nullptr;
     }
 
@@ -235,8 +307,8 @@ const char * llama_set_attn_capture(llama_context * ctx, const llama_attn_captur
         return "the model has no output matrix, which the logit lens needs";
     }
 
-    ctx->attn_capture.set(
-        std::make_shared<llama_attn_capture_state>(model, ctx->attn_emulation, ctx->get_memory(), *options));
+    set_capture(
+        ctx, std::make_shared<llama_attn_capture_state>(model, ctx->attn_emulation, ctx->get_memory(), *options));
 
     return nullptr;
 }

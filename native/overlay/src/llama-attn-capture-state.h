@@ -55,8 +55,15 @@ struct llama_attn_capture_state {
 
     std::vector<llama_attn_capture_scratch> scratch; // one of each thread
 
+    // forgets everything and frees the memory; graphs that hold this stay valid
+    void release();
+
     bool keeps_rows() const;
     bool is_kept(int32_t pos) const;
 
+    // if it throws, what was recorded is as it was, or, where tokens were taken back, empty
     void begin(const llama_ubatch & ubatch);
+
+  private:
+    void make_layers();
 };

@@ -135,7 +135,7 @@ void llm_graph_input_attn_emulation::set_input(const llama_ubatch * ubatch) {
 }
 
 uint32_t llama_attn_emulation_n_nodes(const llama_attn_emulation_topology & topology, uint32_t n_layer) {
-    // the dense form's, which any layer may turn out to need: 14 of the boost, 6 of normalising with sinks, a cast of V, and
+    // the dense form's, which any layer may turn out to need: 14 of the boost, 6 of normalising, a cast of V, and
     // inputs on the layer's device; in each source layer up to 16
     return topology.enabled ? 24 * n_layer + 64 : 0;
 }
@@ -504,6 +504,13 @@ ggml_tensor * llm_attn_emulation::apply_dense(
     }
     report[il] = { true, false, nullptr };
 
+    ggml_tensor * plain_sum = nullptr;
+    if (topology.normalize) {
+        plain_sum = ggml_sum_rows(ctx0, kq);
+        // now, so that the weights need not be kept for it
+        ggml_build_forward_expand(graph.gf, plain_sum);
+    }
+
     ggml_tensor * factor = build_dense_factor(graph, kq, il);
     ggml_tensor * res;
     if (source->mask) {
@@ -512,11 +519,13 @@ ggml_tensor * llm_attn_emulation::apply_dense(
         res = multiply_rows(ctx0, kq, ggml_scale_bias(ctx0, factor, 1.0f, 1.0f));
     }
     if (topology.normalize) {
+        // Plain weights sum to 1 but for rounding. What rows are divided by must be 1 to the last bit where nothing has changed.
         ggml_tensor * sum = ggml_sum_rows(ctx0, res);
         if (kq->src[2]) {
             // a sink stays part of the row
-            ggml_tensor * rest = ggml_scale_bias(ctx0, ggml_sum_rows(ctx0, kq), -1.0f, 1.0f);
-            sum                = ggml_add(ctx0, sum, rest);
+            sum = ggml_scale_bias(ctx0, ggml_sub(ctx0, sum, plain_sum), 1.0f, 1.0f);
+        } else {
+            sum = ggml_div(ctx0, sum, plain_sum);
         }
         // a row that is turned off altogether stays so
         res = ggml_div(ctx0, res, ggml_clamp(ctx0, sum, 1e-30f, INFINITY));

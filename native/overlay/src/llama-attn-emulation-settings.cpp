@@ -10,6 +10,9 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
 
 bool llama_attn_emulation_topology::operator==(const llama_attn_emulation_topology & other) const {
     return enabled == other.enabled && pattern == other.pattern && dense == other.dense &&
@@ -213,6 +216,34 @@ bool llama_attn_emulation::is_enabled() {
 // llama_context
 //
 
+// Throws again what a reservation has thrown; where there was no memory, in words that name what takes it.
+[[noreturn]] static void rethrow_in_words(const llama_cparams & cparams) {
+    std::string text;
+    try {
+        throw;
+    } catch (const std::bad_alloc & error) {
+        text = error.what();
+    } catch (const std::exception & error) {
+        text = error.what();
+        if (text.rfind("failed to allocate", 0) != 0) {
+            throw;
+        }
+    }
+
+    std::string what;
+    if (cparams.attn_emulation.enabled) {
+        what = cparams.attn_emulation.dense ? "attention emulation of kernel \"dense\"" : "attention emulation";
+    }
+    if (cparams.attn_capture) {
+        what += what.empty() ? "attention capture" : " and capture";
+    }
+    if (what.empty()) {
+        throw;
+    }
+    throw std::runtime_error(
+        "There is not enough memory for the graphs of this context with " + what + " (" + text + ")");
+}
+
 std::unique_lock<std::recursive_mutex> llama_context::apply_attn_settings() {
     std::unique_lock<std::recursive_mutex> lock(attn_emulation.running);
 
@@ -239,7 +270,7 @@ std::unique_lock<std::recursive_mutex> llama_context::apply_attn_settings() {
         // what it leaves can't be computed with, and a layer's report is made before there is room for it
         sched_need_reserve = true;
         attn_emulation.forget_report();
-        throw;
+        rethrow_in_words(cparams);
     }
     return lock;
 }

@@ -66,6 +66,9 @@ GGML_API uint8_t ggml_attn_emulation_rpc_hello(const ggml_backend_t * backends, 
 GGML_API int     ggml_attn_emulation_rpc_version(uint8_t hello); // 0: a server of upstream
 GGML_API bool    ggml_attn_emulation_rpc_fused(uint8_t hello);
 
+// A client can't ask a server's device about an operation, so the server does, lest the device end the process. Logs what is too much.
+GGML_API bool ggml_attn_emulation_rpc_takes(ggml_backend_t backend, const struct ggml_cgraph * graph);
+
 #ifdef __cplusplus
 }
 #endif

@@ -133,3 +133,21 @@ int ggml_attn_emulation_rpc_version(uint8_t hello) {
 bool ggml_attn_emulation_rpc_fused(uint8_t hello) {
     return (hello & RPC_FUSED) != 0;
 }
+
+bool ggml_attn_emulation_rpc_takes(ggml_backend_t backend, const struct ggml_cgraph * graph) {
+    ggml_backend_dev_t device = ggml_backend_get_device(backend);
+    for (int i = 0; i < graph->n_nodes; ++i) {
+        const struct ggml_tensor * fa = graph->nodes[i];
+        if (fa && fa->op == GGML_OP_FLASH_ATTN_EXT &&
+            ggml_flash_attn_ext_get_emulation(fa) != GGML_ATTN_EMULATION_NONE &&
+            !ggml_backend_dev_supports_op(device, fa)) {
+            GGML_LOG_ERROR(
+                "attention emulation of %lld queries of %lld heads at once is more than %s takes: the client should "
+                "use "
+                "smaller batches\n",
+                (long long) fa->src[0]->ne[1], (long long) fa->src[0]->ne[2], ggml_backend_dev_name(device));
+            return false;
+        }
+    }
+    return true;
+}

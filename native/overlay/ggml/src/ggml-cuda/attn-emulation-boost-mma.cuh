@@ -60,6 +60,14 @@ __launch_bounds__(WARP_SIZE * ATTN_BOOST_MMA_N_WARPS, d <= 128 ? 4 : 2) static _
         ggml_cuda_memcpy_1<16>(q, from + (32 * s + 8 * j) * sizeof(float));
         ggml_cuda_memcpy_1<16>(q + 4, from + (32 * s + 8 * j + 4) * sizeof(float));
 #pragma unroll
+        for (int u = 0; u < 8; u += 4) {
+            const float4 rounded = attn_round_query(rows, make_float4(q[u], q[u + 1], q[u + 2], q[u + 3]));
+            q[u]                 = rounded.x;
+            q[u + 1]             = rounded.y;
+            q[u + 2]             = rounded.z;
+            q[u + 3]             = rounded.w;
+        }
+#pragma unroll
         for (int u = 0; u < 4; ++u) {
             q_lane[s][u] = attn_half_of_sum(q[2 * u], q[2 * u + 1], i % 2 != 0);
         }
@@ -116,11 +124,12 @@ __launch_bounds__(WARP_SIZE * ATTN_BOOST_MMA_N_WARPS, d <= 128 ? 4 : 2) static _
         float weight[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            float score = rows.scale * (scores.x[2 * h] + scores.x[2 * h + 1]);
+            float score = rows.score_scale * (scores.x[2 * h] + scores.x[2 * h + 1]);
             if (rows.logit_softcap != 0.0f) {
                 score = rows.logit_softcap * tanhf(score);
             }
-            weight[h] = place[h] < n && visible[h] ? ATTN_BOOST_MMA_SCALE * expf(score + bias[h] - log_sum) : 0.0f;
+            weight[h] =
+                place[h] < n && visible[h] ? ATTN_BOOST_MMA_SCALE * expf(fminf(score + bias[h] - log_sum, 0.0f)) : 0.0f;
         }
 
         // what is masked in this layer may hold anything: in its place another cell's values are taken, times 0

@@ -8,8 +8,8 @@
 #define ATTN_RESIDUAL_MAX_ROWS  4 // of a block
 
 // Many rows come from kernels that have made keys and values F16.
-static constexpr __host__ __device__ int attn_residual_blocks_per_sm(ggml_type type_K, ggml_type type_V) {
-    return attn_n_at_once(type_K, 1) == 4 && attn_n_at_once(type_V, 1) == 4 ? 3 : 1;
+static constexpr __host__ __device__ int attn_residual_blocks_per_sm(ggml_type type_K, ggml_type type_V, int n_lanes) {
+    return attn_n_at_once(type_K, 1) < 4 || attn_n_at_once(type_V, 1) < 4 ? 1 : n_lanes < WARP_SIZE ? 3 : 2;
 }
 
 static __device__ __forceinline__ bool attn_is_listed(const int32_t * list, int n, int cell) {
@@ -40,7 +40,7 @@ static __device__ __forceinline__ float attn_sum_cells(const attn_rows & rows, c
     const float  slope   = attn_slope(rows, head);
 
     float4 q_lane[1][attn_n_quads(n_lanes)];
-    attn_load_query<n_lanes>(rows, query, head, stream, q_lane[0]);
+    attn_load_query<type_K, n_lanes>(rows, query, head, stream, q_lane[0]);
 
     float     weight = 0.0f;
     const int n_all  = all ? rows.n_kv : n;
@@ -57,7 +57,7 @@ static __device__ __forceinline__ float attn_sum_cells(const attn_rows & rows, c
         float w = 0.0f;
         if (int(threadIdx.x) < n_cells && bias > -INFINITY) {
             const float factor = !all ? g : attn_is_listed(list, n, cell) ? 1.0f + g : 1.0f;
-            w                  = factor * expf(scores[0] + bias - log_sum);
+            w                  = factor * expf(fminf(scores[0] + bias - log_sum, 0.0f));
         }
         weight += w;
 
@@ -107,7 +107,7 @@ static __device__ __forceinline__ float attn_join_value(
 // Where little remains of a row that is normalized, a difference would be too coarse: the row is computed anew, from all cells.
 template <ggml_type type_K, ggml_type type_V, int n_lanes>
 __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
-    attn_residual_blocks_per_sm(type_K, type_V)) static __global__ void attn_add_residual(attn_rows rows,
+    attn_residual_blocks_per_sm(type_K, type_V, n_lanes)) static __global__ void attn_add_residual(attn_rows rows,
     attn_boost boost, bool normalize, ggml_cuda_attn_parts parts, float * result) {
     constexpr int n_quads  = attn_n_quads(n_lanes);
     constexpr int n_groups = WARP_SIZE / n_lanes;

@@ -39,7 +39,7 @@ static __device__ __noinline__ void attn_boost_part(
 
     auto [list, g, n, listed] = attn_load_listed(rows, boost, query, head, stream, 0);
     float4 q_lane[1][n_quads];
-    attn_load_query<n_lanes>(rows, query, head, stream, q_lane[0]);
+    attn_load_query<type_K, n_lanes>(rows, query, head, stream, q_lane[0]);
 
     float4 sum[n_quads];
 #pragma unroll

@@ -35,7 +35,7 @@ __launch_bounds__(WARP_SIZE * ATTN_FEW_ROWS_N_WARPS) static __global__ void attn
         const int row   = min(row_first + r, rows.n_q * gqa - 1);
         const int query = row / gqa;
         const int head  = head_kv * gqa + row % gqa;
-        attn_load_query<n_lanes>(rows, query, head, stream, q_lane[r]);
+        attn_load_query<type_K, n_lanes>(rows, query, head, stream, q_lane[r]);
         bias[r] = rows.mask ? attn_slope(rows, head) * attn_mask(rows, query, stream, min(cell, rows.n_kv - 1)) : 0.0f;
         meta[r] = rows.meta[attn_row_index(rows, query, head, stream)];
         own[r]  = own_cells[stream * rows.n_q + query];
@@ -155,12 +155,19 @@ __launch_bounds__(WARP_SIZE * ATTN_PATTERN_N_WARPS, 3) static __global__ void at
             const int head = head_kv * gqa + row % gqa;
             q              = *(const float4 *) (rows.q + stream * rows.nb_q_stream + head * rows.nb_q_head +
                 (row / gqa) * rows.nb_q + (i % d4) * sizeof(float4));
-            q.x *= rows.scale;
-            q.y *= rows.scale;
-            q.z *= rows.scale;
-            q.w *= rows.scale;
         }
-        attn_queries[i] = q;
+        if constexpr (attn_is_quantised(type_K)) {
+            // 8 threads have a block
+            float most = attn_max_abs(q);
+#pragma unroll
+            for (int offset = 1; offset < 8; offset *= 2) {
+                most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFF, most, offset, WARP_SIZE));
+            }
+            q = attn_to_q8(q, most);
+        } else {
+            q = attn_round_query(rows, q);
+        }
+        attn_queries[i] = attn_times(q, rows.score_scale);
     }
 
     float bound[rows_per_warp]; // what a listed cell's score exceeds
@@ -275,8 +282,8 @@ static constexpr __host__ __device__ size_t attn_pattern_mma_n_shared(int d_max)
         sizeof(half2);
 }
 
-// The same as attn_list_cells, for many rows and keys in F16, on tensor cores: a warp has 16 rows. A query is the sum of two numbers of
-// 16 bits, as the scores of one that is rounded are too coarse near the threshold.
+// The same as attn_list_cells, for many rows and keys in F16, on tensor cores: a warp has 16 rows. A query that flash attention did not
+// round is the sum of two numbers of 16 bits.
 template <int d_max>
 __launch_bounds__(WARP_SIZE * attn_pattern_mma_n_warps(d_max), 3) static __global__ void attn_list_cells_mma(
     attn_rows rows, const int32_t * own_cells, float threshold, attn_lists lists, int n_per_chunk) {
@@ -303,7 +310,8 @@ __launch_bounds__(WARP_SIZE * attn_pattern_mma_n_warps(d_max), 3) static __globa
 
     const auto [gqa, stream, head_kv, row_first, row_end, chunk, cell_first, cell_end, k] =
         attn_block_of_chunk(rows, n_rows, n_per_chunk);
-    const int n_steps = (rows.d_k + 15) / 16;
+    const int  n_steps   = (rows.d_k + 15) / 16;
+    const bool has_rests = rows.rounding == ATTN_QUERY_F32;
 
     ggml_cuda_pdl_lc();
     ggml_cuda_pdl_sync();
@@ -318,9 +326,15 @@ __launch_bounds__(WARP_SIZE * attn_pattern_mma_n_warps(d_max), 3) static __globa
                 rows.q + stream * rows.nb_q_stream + head * rows.nb_q_head + (row / gqa) * rows.nb_q +
                     d * sizeof(float));
         }
+        const float4 rounded4 =
+            attn_times(attn_round_query(rows, make_float4(q[0], q[1], q[2], q[3])), rows.score_scale);
+        q[0] = rounded4.x;
+        q[1] = rounded4.y;
+        q[2] = rounded4.z;
+        q[3] = rounded4.w;
 #pragma unroll
         for (int j = 0; j < 4; j += 2) {
-            const float2 q2      = make_float2(rows.scale * q[j], rows.scale * q[j + 1]);
+            const float2 q2      = make_float2(q[j], q[j + 1]);
             const half2  rounded = __float22half2_rn(q2);
             const float2 back    = __half22float2(rounded);
             const int    to      = (i / (4 * n_steps)) * stride + (d + j) / 2;
@@ -394,13 +408,17 @@ __launch_bounds__(WARP_SIZE * attn_pattern_mma_n_warps(d_max), 3) static __globa
             tile_rows q;
             tile_rows rest;
             load_ldmatrix(q, queries + 16 * warp * stride + 8 * step, stride);
-            load_ldmatrix(rest, rests + 16 * warp * stride + 8 * step, stride);
+            if (has_rests) {
+                load_ldmatrix(rest, rests + 16 * warp * stride + 8 * step, stride);
+            }
 #pragma unroll
             for (int t = 0; t < n_tiles; ++t) {
                 tile_rows key;
                 load_ldmatrix(key, keys + 16 * t * stride + 8 * step, stride);
                 mma(scores[t], q, key);
-                mma(scores[t], rest, key);
+                if (has_rests) {
+                    mma(scores[t], rest, key);
+                }
             }
         }
 

@@ -82,7 +82,44 @@ static constexpr __host__ __device__ int attn_n_at_once(ggml_type type, int n_la
     return (type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 ? 4 : 2) / (n_lanes < WARP_SIZE ? 1 : 2);
 }
 
-template <int n_lanes, int n_quads>
+static __device__ __forceinline__ float4 attn_times(const float4 & x, float factor) {
+    return make_float4(factor * x.x, factor * x.y, factor * x.z, factor * x.w);
+}
+
+static __device__ __forceinline__ float4 attn_to_f16(const float4 & x) {
+    const float2 xy = __half22float2(__float22half2_rn(make_float2(x.x, x.y)));
+    const float2 zw = __half22float2(__float22half2_rn(make_float2(x.z, x.w)));
+    return make_float4(xy.x, xy.y, zw.x, zw.y);
+}
+
+// a part of a query, as flash attention has it for keys in F16; products of two numbers of 16 bits are exact
+static __device__ __forceinline__ float4 attn_round_query(const attn_rows & rows, float4 q) {
+    if (rows.rounding == ATTN_QUERY_F32) {
+        return q;
+    }
+    if (rows.rounding == ATTN_QUERY_F16) {
+        q = attn_to_f16(q);
+    }
+    return attn_to_f16(attn_times(q, rows.query_scale));
+}
+
+static constexpr __host__ __device__ bool attn_is_quantised(ggml_type type) {
+    return type != GGML_TYPE_F32 && type != GGML_TYPE_F16 && type != GGML_TYPE_BF16;
+}
+
+static __device__ __forceinline__ float attn_max_abs(const float4 & x) {
+    return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+}
+
+// rounded to 8 bits as quantize_q8_1_to_shared does it; most: of the absolute values of a block
+static __device__ __forceinline__ float4 attn_to_q8(const float4 & x, float most) {
+    const float d = most / 127;
+    return d == 0.0f ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) :
+                       make_float4(d * roundf(x.x / d), d * roundf(x.y / d), d * roundf(x.z / d), d * roundf(x.w / d));
+}
+
+// rounded as flash attention has it; keys in BF16 are for the vec kernel alone, which does not round
+template <ggml_type type_K, int n_lanes, int n_quads>
 static __device__ __forceinline__ void attn_load_query(
     const attn_rows & rows, int query, int head, int stream, float4 (&q_lane)[n_quads]) {
     const char * q = rows.q + stream * rows.nb_q_stream + head * rows.nb_q_head + query * rows.nb_q;
@@ -90,6 +127,28 @@ static __device__ __forceinline__ void attn_load_query(
     for (int i = 0; i < n_quads; ++i) {
         const int d = 4 * (i * n_lanes + threadIdx.x % n_lanes);
         q_lane[i]   = d < rows.d_k ? *(const float4 *) (q + d * sizeof(float)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+    if (type_K == GGML_TYPE_F16 && rows.rounding != ATTN_QUERY_F32) { // asked once, as nvcc spills registers else
+#pragma unroll
+        for (int i = 0; i < n_quads; ++i) {
+            q_lane[i] = attn_round_query(rows, q_lane[i]);
+        }
+    }
+    if constexpr (attn_is_quantised(type_K)) {
+        // a block of 32 values is a quad of each of 8 lanes, or two of each of 4
+        float most[n_quads];
+#pragma unroll
+        for (int i = 0; i < n_quads; ++i) {
+            most[i] = attn_max_abs(q_lane[i]);
+#pragma unroll
+            for (int offset = 1; offset < (n_lanes < 8 ? n_lanes : 8); offset *= 2) {
+                most[i] = fmaxf(most[i], __shfl_xor_sync(0xFFFFFFFF, most[i], offset, WARP_SIZE));
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < n_quads; ++i) {
+            q_lane[i] = attn_to_q8(q_lane[i], n_lanes < 8 ? fmaxf(most[i], most[i ^ 1]) : most[i]);
+        }
     }
 }
 
@@ -134,7 +193,7 @@ static __device__ __forceinline__ void attn_scores(const attn_rows & rows, const
     const int from = threadIdx.x % n_groups * n_lanes + threadIdx.x / n_groups;
 #pragma unroll
     for (int r = 0; r < n_rows; ++r) {
-        scores[r] = rows.scale * __shfl_sync(0xFFFFFFFF, scores[r], from, WARP_SIZE);
+        scores[r] = rows.score_scale * __shfl_sync(0xFFFFFFFF, scores[r], from, WARP_SIZE);
         if (rows.logit_softcap != 0.0f) {
             scores[r] = rows.logit_softcap * tanhf(scores[r]);
         }

@@ -10,7 +10,8 @@ bool ggml_cuda_supports_attn_emulation(ggml_backend_dev_t) {
     return true;
 }
 
-static attn_rows get_rows(const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_kv & k) {
+static attn_rows get_rows(
+    const ggml_tensor * fa, const float2 * row_meta, attn_query_rounding rounding, const ggml_cuda_attn_kv & k) {
     const ggml_tensor * q    = fa->src[0];
     const ggml_tensor * mask = fa->src[3];
 
@@ -35,11 +36,17 @@ static attn_rows get_rows(const ggml_tensor * fa, const float2 * row_meta, const
     rows.n_head_kv      = fa->src[1]->ne[2];
     rows.n_kv           = fa->src[1]->ne[1];
     rows.n_stream       = q->ne[3];
-    rows.scale          = ggml_get_op_params_f32(fa, 0);
+    rows.score_scale    = ggml_get_op_params_f32(fa, 0);
+    rows.rounding       = rounding;
     rows.max_bias       = ggml_get_op_params_f32(fa, 1);
     rows.logit_softcap  = ggml_get_op_params_f32(fa, 2);
     if (rows.logit_softcap != 0.0f) {
-        rows.scale /= rows.logit_softcap;
+        rows.score_scale /= rows.logit_softcap;
+    }
+    if (rounding != ATTN_QUERY_F32) {
+        const float scale = rows.score_scale;
+        rows.query_scale  = rounding == ATTN_QUERY_F16 ? ggml_fp16_to_fp32(ggml_fp32_to_fp16(scale)) : scale;
+        rows.score_scale  = 1.0f;
     }
     rows.n_head_log2 = 1u << uint32_t(floorf(log2f(float(rows.n_head))));
     rows.m0          = powf(2.0f, -rows.max_bias / rows.n_head_log2);
@@ -221,9 +228,9 @@ static void list_cells_mma(ggml_backend_cuda_context & ctx, const ggml_tensor * 
         attn_pattern_mma_n_warps(d_max), n_shared);
 }
 
-void ggml_cuda_attn_record_pattern(
-    ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_kv & k) {
-    const attn_rows rows   = get_rows(fa, row_meta, k);
+void ggml_cuda_attn_record_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
+    attn_query_rounding rounding, const ggml_cuda_attn_kv & k) {
+    const attn_rows rows   = get_rows(fa, row_meta, rounding, k);
     const int64_t   n_rows = int64_t(rows.n_q) * (rows.n_head / rows.n_head_kv); // that share their keys
 
     const bool takes_mma = turing_mma_available(ggml_cuda_info().devices[ctx.device].cc) && k.type == GGML_TYPE_F16 &&
@@ -251,12 +258,12 @@ static attn_boost get_boost(const ggml_tensor * fa, const ggml_cuda_attn_kv & v)
     return { values, get_lists(fa->src[5]), (const float *) fa->src[6]->data, (const float *) fa->src[7]->data };
 }
 
-ggml_cuda_attn_task ggml_cuda_attn_get_task(const ggml_tensor * fa, float2 * row_meta, const ggml_cuda_attn_kv & k,
-    const ggml_cuda_attn_kv & v, bool has_boost_blocks) {
+ggml_cuda_attn_task ggml_cuda_attn_get_task(const ggml_tensor * fa, float2 * row_meta, attn_query_rounding rounding,
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, bool has_boost_blocks) {
     if (!has_boost_blocks) {
         return { row_meta, UINT32_MAX, {}, {} };
     }
-    const attn_rows rows = get_rows(fa, row_meta, k);
+    const attn_rows rows = get_rows(fa, row_meta, rounding, k);
     return { row_meta, uint32_t(rows.n_head * rows.n_stream), rows, get_boost(fa, v) };
 }
 
@@ -290,8 +297,9 @@ static void add_residual_mma(
 }
 
 void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
-    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts) {
-    const attn_rows  rows      = get_rows(fa, row_meta, k);
+    attn_query_rounding rounding, const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v,
+    const ggml_cuda_attn_parts & parts) {
+    const attn_rows  rows      = get_rows(fa, row_meta, rounding, k);
     const attn_boost boost     = get_boost(fa, v);
     const bool       normalize = ggml_flash_attn_ext_get_emulation_normalize(fa);
     float *          result    = (float *) fa->data;

@@ -38,6 +38,22 @@ struct ggml_cuda_attn_kv {
     int64_t      nb_stream;
 };
 
+// How a kernel of flash attention rounds queries for keys of 16 bits; for quantised keys all round them to 8 bits. Ours must do the same:
+// what all keys have in common makes the same error in all of a row's scores, which its softmax doesn't show, but a weight does that
+// is computed from another score than the row's sum.
+enum attn_query_rounding {
+    ATTN_QUERY_F32,
+    ATTN_QUERY_F16,        // the scale and the query, then their product
+    ATTN_QUERY_SCALED_F16, // their product
+};
+
+static attn_query_rounding ggml_cuda_attn_rounding(bool is_vec, bool is_mma, int cc) {
+    return is_vec               ? ATTN_QUERY_F32 :
+        is_mma                  ? ATTN_QUERY_F16 :
+        fast_fp16_available(cc) ? ATTN_QUERY_SCALED_F16 :
+                                  ATTN_QUERY_F32;
+}
+
 // what a row's scores are made of
 struct attn_rows {
     const char *   q;
@@ -61,7 +77,11 @@ struct attn_rows {
     int   n_kv;
     int   n_stream;
     int   n_mask_streams;
-    float scale; // with a soft cap it is scale / cap, as in flash attention
+    float score_scale; // with a soft cap it is scale / cap, as in flash attention; 1 where queries are rounded with it
+
+    attn_query_rounding rounding;
+    float               query_scale; // of queries that are rounded
+
     float logit_softcap;
 
     // ALiBi
@@ -108,11 +128,12 @@ struct ggml_cuda_attn_parts {
     int            n;
 };
 
-void ggml_cuda_attn_record_pattern(
-    ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_kv & k);
+void ggml_cuda_attn_record_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
+    attn_query_rounding rounding, const ggml_cuda_attn_kv & k);
 
 void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
-    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, const ggml_cuda_attn_parts & parts);
+    attn_query_rounding rounding, const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v,
+    const ggml_cuda_attn_parts & parts);
 
 // What a kernel of flash attention does for a pattern.
 struct ggml_cuda_attn_task {
@@ -125,14 +146,16 @@ struct ggml_cuda_attn_task {
     attn_boost boost;
 };
 
-ggml_cuda_attn_task ggml_cuda_attn_get_task(const ggml_tensor * fa, float2 * row_meta, const ggml_cuda_attn_kv & k,
-    const ggml_cuda_attn_kv & v, bool has_boost_blocks);
+ggml_cuda_attn_task ggml_cuda_attn_get_task(const ggml_tensor * fa, float2 * row_meta, attn_query_rounding rounding,
+    const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, bool has_boost_blocks);
 
 // what a launch of flash attention has to do for the op's pattern; nothing where it has none
 struct ggml_cuda_attn_emulation {
-    ggml_cuda_attn_emulation(ggml_cuda_pool & pool, const ggml_tensor * fa, bool has_boost_blocks) :
+    ggml_cuda_attn_emulation(
+        ggml_cuda_pool & pool, const ggml_tensor * fa, attn_query_rounding rounding, bool has_boost_blocks) :
         mode(ggml_flash_attn_ext_get_emulation(fa)),
         fa(fa),
+        rounding(rounding),
         // what remains of a normalized row may be too little for a sum of parts
         boosts_in_blocks(
             has_boost_blocks && mode == GGML_ATTN_EMULATION_BOOST && !ggml_flash_attn_ext_get_emulation_normalize(fa)),
@@ -155,8 +178,9 @@ struct ggml_cuda_attn_emulation {
     }
 
     ggml_cuda_attn_task task(const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v) const {
-        return mode == GGML_ATTN_EMULATION_NONE ? ggml_cuda_attn_task{ nullptr, UINT32_MAX, {}, {} } :
-                                                  ggml_cuda_attn_get_task(fa, meta.ptr, k, v, boosts_in_blocks);
+        return mode == GGML_ATTN_EMULATION_NONE ?
+            ggml_cuda_attn_task{ nullptr, UINT32_MAX, {}, {} } :
+            ggml_cuda_attn_get_task(fa, meta.ptr, rounding, k, v, boosts_in_blocks);
     }
 
     // whether launch() also combines the results of blocks that share a row's cells
@@ -165,15 +189,16 @@ struct ggml_cuda_attn_emulation {
     void launch(ggml_backend_cuda_context & ctx, const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v,
         const ggml_cuda_attn_parts & parts) const {
         if (mode == GGML_ATTN_EMULATION_RECORD) {
-            ggml_cuda_attn_record_pattern(ctx, fa, meta.ptr, k);
+            ggml_cuda_attn_record_pattern(ctx, fa, meta.ptr, rounding, k);
         } else if (combines()) {
-            ggml_cuda_attn_boost_pattern(ctx, fa, meta.ptr, k, v, parts);
+            ggml_cuda_attn_boost_pattern(ctx, fa, meta.ptr, rounding, k, v, parts);
         }
     }
 
   private:
     ggml_attn_emulation_mode     mode;
     const ggml_tensor *          fa;
+    attn_query_rounding          rounding;
     bool                         boosts_in_blocks;
     ggml_cuda_pool_alloc<float2> meta;
 };

@@ -2,6 +2,7 @@
 
 #include "ggml-attn-emulation.h"
 
+#include <algorithm>
 #include <cstring>
 
 static constexpr uint32_t PATTERN_ROWS  = 32; // of a workgroup of attn_emulation_pattern.comp
@@ -9,12 +10,29 @@ static constexpr uint32_t PATTERN_CELLS = 64; // of its tile
 static constexpr uint32_t BOOST_THREADS = 128;
 static constexpr int64_t  MAX_D_K       = 1024; // of attn_emulation_boost.comp
 
+vk_attn_rounding ggml_vk_attn_emulation_rounding(
+    const vk_device & device, FaCodePath path, ggml_type k_type, bool scalar_mmq) {
+    if (path != FA_SCALAR) {
+        return k_type == GGML_TYPE_BF16 ? VK_ATTN_ROUNDING_BF16 : VK_ATTN_ROUNDING_F16;
+    }
+    if (scalar_mmq) {
+        return VK_ATTN_ROUNDING_Q8;
+    }
+    return device->fp16 && k_type != GGML_TYPE_BF16 ? VK_ATTN_ROUNDING_F16 : VK_ATTN_ROUNDING_NONE;
+}
+
 void * ggml_vk_attn_emulation_proc_address(ggml_backend_reg_t, const char * name) {
     return strcmp(name, GGML_ATTN_EMULATION_PROC) == 0 ? (void *) ggml_attn_emulation_any_device : nullptr;
 }
 
 bool ggml_vk_attn_emulation_used(const ggml_tensor * fa) {
     return ggml_flash_attn_ext_get_emulation(fa) != GGML_ATTN_EMULATION_NONE;
+}
+
+// bytes of a buffer that one operation may use
+static uint64_t max_scratch_size(const vk_device & device) {
+    return std::min<uint64_t>({ device->properties.limits.maxStorageBufferRange, device->max_buffer_size,
+        device->max_memory_allocation_size });
 }
 
 bool ggml_vk_attn_emulation_supports(const vk_device & device, const ggml_tensor * fa) {
@@ -29,7 +47,8 @@ bool ggml_vk_attn_emulation_supports(const vk_device & device, const ggml_tensor
     const uint64_t split_k_size = 3 * (v->ne[0] + 2) * ggml_nrows(q) * sizeof(float);
 
     return k->ne[0] <= MAX_D_K && v->ne[0] / 4 <= BOOST_THREADS && k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 &&
-        k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3] && split_k_size <= device->properties.limits.maxStorageBufferRange;
+        k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3] && split_k_size <= max_scratch_size(device) &&
+        q->ne[1] <= device->properties.limits.maxComputeWorkGroupCount[0];
 }
 
 const ggml_tensor * ggml_vk_attn_emulation_written(const ggml_tensor * op) {
@@ -47,8 +66,7 @@ static uint32_t count_chunks(const ggml_backend_vk_context * ctx, const ggml_ten
     const uint32_t n_blocks = CEIL_DIV(q->ne[1] * q->ne[2] / k->ne[2], PATTERN_ROWS) * k->ne[2] * q->ne[3];
     const uint32_t wanted   = CEIL_DIV(2 * n_cores, n_blocks);
     const uint32_t most     = CEIL_DIV((uint32_t) k->ne[1], 4 * PATTERN_CELLS);
-    const uint64_t room =
-        (ctx->device->properties.limits.maxStorageBufferRange - split_k_size) / ggml_nbytes(fa->src[5]);
+    const uint64_t room     = (max_scratch_size(ctx->device) - split_k_size) / ggml_nbytes(fa->src[5]);
     return std::max<uint64_t>(1, std::min<uint64_t>(room, std::min(wanted, most)));
 }
 
@@ -59,7 +77,8 @@ uint64_t ggml_vk_attn_emulation_scratch_size(
     return n > 1 ? ggml_nbytes(pattern) * n : 0;
 }
 
-static vk_op_attn_emulation_push_constants get_push_constants(const ggml_tensor * fa, uint32_t n_split_k) {
+static vk_op_attn_emulation_push_constants get_push_constants(
+    const ggml_tensor * fa, vk_attn_rounding rounding, uint32_t n_split_k) {
     const ggml_tensor * q       = fa->src[0];
     const ggml_tensor * k       = fa->src[1];
     const ggml_tensor * v       = fa->src[2];
@@ -90,15 +109,15 @@ static vk_op_attn_emulation_push_constants get_push_constants(const ggml_tensor 
         pc.mask_ne2 = mask->ne[2];
         pc.mask_ne3 = mask->ne[3];
     }
-    pc.scale         = logit_softcap != 0.0f ? scale / logit_softcap : scale;
-    pc.logit_softcap = logit_softcap;
-    pc.n_head_log2   = 1u << (uint32_t) floorf(log2f((float) q->ne[2]));
-    pc.m0            = powf(2.0f, -max_bias / pc.n_head_log2);
-    pc.m1            = powf(2.0f, -max_bias / 2.0f / pc.n_head_log2);
-    pc.sinks         = fa->src[4] != nullptr;
-    pc.n_split_k     = n_split_k;
-    pc.list_stride   = pattern->ne[0];
-    pc.n_chunks      = 1;
+    pc.scale              = logit_softcap != 0.0f ? scale / logit_softcap : scale;
+    pc.logit_softcap      = logit_softcap;
+    pc.n_head_log2        = 1u << (uint32_t) floorf(log2f((float) q->ne[2]));
+    pc.m0                 = powf(2.0f, -max_bias / pc.n_head_log2);
+    pc.m1                 = powf(2.0f, -max_bias / 2.0f / pc.n_head_log2);
+    pc.n_split_k          = n_split_k;
+    pc.rounding_and_sinks = rounding << 1 | (fa->src[4] != nullptr);
+    pc.list_stride        = pattern->ne[0];
+    pc.n_chunks           = 1;
     return pc;
 }
 
@@ -161,14 +180,14 @@ static void boost(ggml_backend_vk_context * ctx, vk_context & subctx, ggml_tenso
         pc, { (uint32_t) q->ne[1], (uint32_t) q->ne[2], (uint32_t) q->ne[3] });
 }
 
-void ggml_vk_attn_emulation(
-    ggml_backend_vk_context * ctx, vk_context & subctx, ggml_tensor * fa, uint32_t n_split_k, uint64_t split_k_size) {
+void ggml_vk_attn_emulation(ggml_backend_vk_context * ctx, vk_context & subctx, ggml_tensor * fa,
+    vk_attn_rounding rounding, uint32_t n_split_k, uint64_t split_k_size) {
     const vk_subbuffer q         = ggml_vk_tensor_subbuffer(ctx, fa->src[0]);
     const vk_subbuffer inputs[5] = { q, ggml_vk_tensor_subbuffer(ctx, fa->src[1]),
         ggml_vk_tensor_subbuffer(ctx, fa->src[2]), fa->src[3] ? ggml_vk_tensor_subbuffer(ctx, fa->src[3]) : q,
         fa->src[4] ? ggml_vk_tensor_subbuffer(ctx, fa->src[4]) : q };
 
-    const vk_op_attn_emulation_push_constants pc = get_push_constants(fa, n_split_k);
+    const vk_op_attn_emulation_push_constants pc = get_push_constants(fa, rounding, n_split_k);
     if (ggml_flash_attn_ext_get_emulation(fa) == GGML_ATTN_EMULATION_RECORD) {
         record(ctx, subctx, fa, pc, split_k_size, inputs);
     } else {

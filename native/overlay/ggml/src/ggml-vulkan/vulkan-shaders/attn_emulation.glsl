@@ -1,7 +1,8 @@
 // Shared by the shaders of early-layer attention pattern emulation, see ggml-vulkan-attn-emulation.cpp.
 //
-// The scores of flash attention are computed again for the rows and cells at hand, in 32 bits and from the cache as it is. A row's
-// maximum and sum are those that flash attention left, which may have rounded the query to 16 bits, or to 8 where keys are quantised.
+// The scores of flash attention are computed again for the rows and cells at hand, in 32 bits and from the cache as it is, but of
+// queries that are rounded as flash attention has them. What all keys have in common makes the same error in all of a row's scores,
+// which is in its maximum and sum, too.
 
 #extension GL_EXT_control_flow_attributes : enable
 #extension GL_EXT_shader_16bit_storage : require
@@ -38,7 +39,7 @@ layout (push_constant) uniform parameter {
     float logit_softcap;
     float m0, m1; // ALiBi, 1 without
     uint  n_head_log2;
-    uint  sinks;
+    uint  rounding_and_sinks;
 
     uint n_split_k; // splits of flash attention
 
@@ -48,6 +49,14 @@ layout (push_constant) uniform parameter {
     uint  gain_offset;
     float threshold_or_normalize;
 } p;
+
+#define HAS_SINKS ((p.rounding_and_sinks & 1) != 0)
+
+// vk_attn_rounding
+#define ROUNDING      (p.rounding_and_sinks >> 1)
+#define ROUNDING_F16  1
+#define ROUNDING_BF16 2
+#define ROUNDING_Q8   3
 
 layout (binding = 0) readonly buffer Q       { vec4 data_q[]; };
 layout (binding = 1) readonly buffer K_F16   { f16vec4 data_k_f16[]; };
@@ -72,6 +81,31 @@ vec4 load_v(uint row_bytes, uint d) {
     return dequantize4(d / n, d % n, row_bytes / FaBlockBytesV, BINDING_IDX_V);
 }
 
+// without the last n bits; what is too small for F16's exponent makes no difference to a score
+vec4 round_off(vec4 x, uint n) {
+    const uvec4 bits = floatBitsToUint(x);
+    const uvec4 half_a_bit = uvec4((1u << (n - 1)) - 1) + ((bits >> n) & 1u);
+    return uintBitsToFloat((bits + half_a_bit) & ~((1u << n) - 1u));
+}
+
+// times the scale; ROUNDING_Q8 needs a block, see round_to_q8
+vec4 round_query(vec4 q) {
+    q *= p.scale;
+    return ROUNDING == ROUNDING_F16 ? round_off(q, 13) : ROUNDING == ROUNDING_BF16 ? round_off(q, 16) : q;
+}
+
+float max_abs(vec4 x) {
+    const vec4 y = abs(x);
+    return max(max(y.x, y.y), max(y.z, y.w));
+}
+
+// as flash_attn.comp does it; most: of the absolute values of a block of 32
+vec4 round_to_q8(vec4 q, float most) {
+    const float d     = most / 127.0;
+    const float d_inv = d != 0.0 ? 1.0 / d : 0.0;
+    return round(q * d_inv) * d;
+}
+
 float alibi_slope(uint head) {
     const bool first = head < p.n_head_log2;
     return pow(first ? p.m0 : p.m1, float(first ? head + 1 : 2 * (head - p.n_head_log2) + 1));
@@ -81,9 +115,9 @@ uint mask_row(uint query, uint head, uint stream) {
     return query * p.mask_nb1 + (head % p.mask_ne2) * p.mask_nb2 + (stream % p.mask_ne3) * p.mask_nb3;
 }
 
-// from a dot product
+// from a dot product with a query times the scale
 float score(float dot_product, float mask, float slope) {
-    float s = dot_product * p.scale;
+    float s = dot_product;
     if (p.logit_softcap != 0.0) {
         s = p.logit_softcap * tanh(s);
     }
@@ -103,7 +137,7 @@ vec2 row_max_and_scale(uint query, uint head, uint stream, uint n_stream) {
     for (uint i = 0; i < p.n_split_k; ++i) {
         sum += exp(data_split_k[first + (2 * i + 1) * p.n_head] - row_max) * data_split_k[first + 2 * i * p.n_head];
     }
-    if (p.sinks != 0) {
+    if (HAS_SINKS) {
         const float sink = data_sinks[head];
         if (sink > row_max) {
             sum     = sum * exp(row_max - sink) + 1.0;

@@ -76,7 +76,7 @@ void sum_up(bool all_cells, float factor) {
             const uint  cell = all_cells ? first + tid : uint(data_list[list + 1 + first + tid]);
             const float mask = p.mask_ne2 == 0 ? 0.0 : float(data_mask[first_mask + cell]);
 
-            float weight = exp(score(product, mask, slope) - max_and_scale.x) * max_and_scale.y;
+            float weight = exp(min(score(product, mask, slope) - max_and_scale.x, 0.0)) * max_and_scale.y;
             if (all_cells && is_listed(cell)) {
                 weight *= factor;
             }
@@ -129,9 +129,24 @@ void main() {
     first_mask    = p.mask_ne2 == 0 ? 0 : mask_row(query, head, stream);
 
     for (uint d = tid; d < p.d_k / 4; d += THREADS) {
-        sh_q[d] = data_q[(query * p.q_nb1 + head * p.q_nb2 + stream * p.q_nb3) / 4 + d];
+        sh_q[d] = round_query(data_q[(query * p.q_nb1 + head * p.q_nb2 + stream * p.q_nb3) / 4 + d]);
     }
     barrier();
+    if (ROUNDING == ROUNDING_Q8) {
+        vec4 rounded[MAX_D_K / 4 / THREADS];
+        for (uint i = 0, d = tid; d < p.d_k / 4; ++i, d += THREADS) {
+            float most = 0.0;
+            for (uint j = 0; j < 8; ++j) {
+                most = max(most, max_abs(sh_q[d / 8 * 8 + j]));
+            }
+            rounded[i] = round_to_q8(sh_q[d], most);
+        }
+        barrier();
+        for (uint i = 0, d = tid; d < p.d_k / 4; ++i, d += THREADS) {
+            sh_q[d] = rounded[i];
+        }
+        barrier();
+    }
 
     sum_up(false, 0.0);
 
@@ -140,7 +155,7 @@ void main() {
     const bool  anew  = total < 0.5;
     if (anew) {
         sum_up(true, 1.0 + extra);
-        if (p.sinks != 0) {
+        if (HAS_SINKS) {
             sum += exp(data_sinks[head] - max_and_scale.x) * max_and_scale.y;
         }
     }

@@ -116,7 +116,7 @@ void main() {
                     const uint query = row / p.heads_per_k;
                     const uint head  = k_head * p.heads_per_k + row % p.heads_per_k;
 
-                    q = data_q[(query * p.q_nb1 + head * p.q_nb2 + stream * p.q_nb3) / 4 + d];
+                    q = round_query(data_q[(query * p.q_nb1 + head * p.q_nb2 + stream * p.q_nb3) / 4 + d]);
                 }
                 sh_q[(i / DEPTH4) * STRIDE + i % DEPTH4] = q;
             }
@@ -130,6 +130,22 @@ void main() {
                 sh_k[(i / DEPTH4) * STRIDE + i % DEPTH4] = k;
             }
             barrier();
+            if (ROUNDING == ROUNDING_Q8) { // a step has a block of each row
+                vec4 rounded[ROWS * DEPTH4 / THREADS];
+                [[unroll]] for (uint n = 0; n < ROWS * DEPTH4 / THREADS; ++n) {
+                    const uint row  = (tid + n * THREADS) / DEPTH4 * STRIDE;
+                    float      most = 0.0;
+                    [[unroll]] for (uint j = 0; j < DEPTH4; ++j) {
+                        most = max(most, max_abs(sh_q[row + j]));
+                    }
+                    rounded[n] = round_to_q8(sh_q[row + tid % DEPTH4], most);
+                }
+                barrier();
+                [[unroll]] for (uint n = 0; n < ROWS * DEPTH4 / THREADS; ++n) {
+                    sh_q[(tid + n * THREADS) / DEPTH4 * STRIDE + tid % DEPTH4] = rounded[n];
+                }
+                barrier();
+            }
 
             [[unroll]] for (uint d = 0; d < DEPTH4; ++d) {
                 vec4 k[4];
