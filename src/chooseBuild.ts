@@ -66,6 +66,9 @@ export async function openBest<T>(
             failures.push({build, reason: error});
         }
     }
+    const [only] = failures;
+    if (failures.length === 1 && only!.reason instanceof Error && (only!.reason as NodeJS.ErrnoException).code !== "ERR_DLOPEN_FAILED")
+        throw only!.reason; // it has loaded, but what the user gave has thrown
     throw noneLoads(failures);
 }
 

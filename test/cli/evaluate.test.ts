@@ -217,7 +217,7 @@ test.serial("a model whose logits are not numbers is an error that names the que
     const model = path.join(folder, "model.gguf");
     await writeRandomModel(model, options, tensors);
     const questions = path.join(folder, "questions.jsonl");
-    const line = (id: string) => JSON.stringify({id, question: "x", options: ["a", "b"], answer: "a"});
+    const line = (id: string) => JSON.stringify({id, question: `x ${id}`, options: ["a", "b"], answer: "a"});
     await fs.writeFile(questions, Array.from({length: 16}, (_, i) => line(`q${i}`)).join("\n"));
     const text = path.join(folder, "text.txt");
     await fs.writeFile(text, "abcdefgh");

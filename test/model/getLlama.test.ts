@@ -94,7 +94,7 @@ test("a GPU build without a device, or that does not load, gives way to the next
 });
 
 test("where no build opens, the error gives each one's reason, its file and the command", async (t) => {
-    const noDriver = new Error("no driver");
+    const noDriver = Object.assign(new Error("no driver"), {code: "ERR_DLOPEN_FAILED"});
     const one = await t.throwsAsync(openOf([cuda], {cuda: noDriver}), {
         instanceOf: NoBinaryFoundError,
         message: "reattend's native build does not load: no driver (cuda). Build it anew with `npx reattend build --gpu cuda`."
@@ -107,6 +107,8 @@ test("where no build opens, the error gives each one's reason, its file and the 
         message: /: no driver \(cuda\); it finds no device \(vulkan\); damaged \(cpu\)\. .*--gpu cuda` or .*--gpu vulkan` or .*--gpu false`/
     });
     t.deepEqual((three.cause as AggregateError).errors, [noDriver, damaged]);
+
+    await t.throwsAsync(openOf([cpu], {cpu: damaged}), {is: damaged}); // it loads, but an option's function throws
 });
 
 test("a build of another version is refused, also where another one could take its place", async (t) => {
