@@ -137,7 +137,7 @@ export function resolveOptions(options: unknown, shape: AttentionShape): {option
     };
 }
 
-/** How often a weight may be multiplied at most. Sums of weighted values are kept in F16 in places, which ends at 65,504. */
+/** How often a weight may be multiplied at most: the dense form multiplies weights and values in F16, which ends at 65,504. */
 const maxFactor = 1000;
 
 /**

@@ -23,7 +23,8 @@ export class ScoreFile {
         const results = new Map<string, unknown>();
         const text = fs.existsSync(file) ? fs.readFileSync(file, "utf8") : "";
         const [first = "", ...lines] = text.split("\n");
-        if (text === "" || (first.startsWith('{"run":') && lines.every((line) => line === ""))) { // a run that ended before it had a score doesn't block another one
+        // a run that ended before it had a score doesn't block another one
+        if (text === "" || (first.startsWith('{"run":') && lines.every((line) => line === ""))) {
             fs.writeFileSync(file, `${head}\n`);
             return new ScoreFile(file, results);
         }

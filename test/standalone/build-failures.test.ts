@@ -14,9 +14,10 @@ const scripts = fileURLToPath(new URL("../../scripts/", import.meta.url));
 const {describeFileError} = await import(pathToFileURL(path.join(scripts, "lib/main.js")).href) as {
     describeFileError: (error: unknown) => string | undefined
 };
-const onPosix = process.platform === "win32"
-    ? test.skip
-    : test;
+/** Windows has neither the signals nor the shell scripts that these tests need. */
+const onPosix = (title: string, run: (t: ExecutionContext) => Promise<void>) => process.platform === "win32"
+    ? test.skip(`${title} [skipped: Windows has no such signals, permissions and scripts]`, run)
+    : test(title, run);
 
 /** A package as an installation has it. */
 async function makePackage(t: ExecutionContext, {cmakeJs}: {cmakeJs: string}) {
