@@ -36,7 +36,7 @@ struct attention_case {
     float threshold = 0.01f;
     bool  normalize = false;
     bool  turn_off  = false; // strength * gain is -1 everywhere: nothing remains of the listed weights
-    float common    = 0.0f;  // of all scores, far from where they would be rounded to: softmax doesn't show it
+    float common    = 0.0f;  // that about all scores have in common: softmax does not show it
     bool  large     = false; // the listed weights are multiplied by 1000, and values are 2 on the average
 
     bool in_graph =
