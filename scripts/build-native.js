@@ -4,7 +4,7 @@ import process from "node:process";
 import {parseArgs} from "node:util";
 import {withBuildLock} from "./lib/lock.js";
 import {badUsage, runMain} from "./lib/main.js";
-import {compile, install, llamaCppRelease, packageVersion} from "./lib/native-build.js";
+import {compile, install} from "./lib/native-build.js";
 import {requireNode} from "./lib/node-version.js";
 import {buildName, gpuTypes} from "./lib/paths.js";
 import {formatTime} from "./lib/progress.js";
@@ -48,7 +48,7 @@ await runMain("build-native", async () => {
             definitions: {},
             jobs
         });
-        return install(output, name, {reattend: packageVersion(), gpu, portable, llamaCpp: llamaCppRelease(), cmakeOptions: {}});
+        return install(output, name, {gpu, portable});
     });
     console.error(`The native part is built: ${path.relative(process.cwd(), folder)} (${formatTime(Date.now() - start)})`);
 });

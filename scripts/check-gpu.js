@@ -77,7 +77,7 @@ async function build(backend, only) {
     prepareSource();
     const options = {name: buildName(backend), gpu: backend, config: "Release", definitions: {}};
     const output = await compile(options);
-    install(output, options.name, {gpu: backend, llamaCpp: llamaCppRelease(), cmakeOptions: {}});
+    install(output, options.name, {gpu: backend, portable: false});
 
     const targets = {kernels: "run-kernels", dense: "fused-against-dense", fallback: "gpu-fallback", architectures: "check-architecture"};
     for (const part of new Set([...only, "kernels"])) {

@@ -51,7 +51,7 @@ export async function compile({name, gpu, config, portable = false, definitions,
 }
 
 /** Puts finished libraries where the loader looks, each in one step: a process that uses the old ones keeps them. */
-export function install(output, name, info) {
+export function install(output, name, {gpu, portable}) {
     const target = path.join(binariesFolder, name);
     const wanted = fs.readdirSync(output).filter((file) => /\.(node|so|dylib|dll|metallib|metal)$/.test(file));
     fs.mkdirSync(target, {recursive: true});
@@ -71,6 +71,7 @@ export function install(output, name, info) {
         fs.renameSync(`${destination}.new`, destination);
     }
     // it is what makes the folder a build, so it is there whole or not at all
+    const info = {reattend: packageVersion(), gpu, portable, llamaCpp: llamaCppRelease(), cmakeOptions: {}};
     const infoFile = path.join(target, "build.json");
     fs.writeFileSync(`${infoFile}.new`, JSON.stringify(info, null, 4) + "\n");
     fs.renameSync(`${infoFile}.new`, infoFile);
@@ -78,7 +79,7 @@ export function install(output, name, info) {
 }
 
 /** src/builds.ts takes only builds of its own version. */
-export function packageVersion() {
+function packageVersion() {
     return JSON.parse(fs.readFileSync(path.join(packageRoot, "package.json"), "utf8")).version;
 }
 
