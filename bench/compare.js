@@ -45,7 +45,7 @@ const sizes = {
     instructions: {layers: 4, prefill: 64, decode: 8},
     passes: {kvTypes: ["f16", "q8_0", "q4_0"], depths: [0, 2048], batch: 64, decode: 4},
     node: {processes: 5, prefill: [512, 2048], prefillRounds: [3, 1], depths: [0, 2048], decode: 16, decodeRounds: 3},
-    parallel: {counts: [1, 2, 4, 8], prompt: 64, tokens: 32, rounds: 5},
+    parallel: {counts: [1, 2, 4, 8], prompt: 64, tokens: 32, rounds: 21},
     startup: {rounds: 13},
     torch: {prefill: 512, decode: 16, rounds: 5}
 };
