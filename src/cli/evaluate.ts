@@ -23,7 +23,7 @@ import {hashFiles, hashModel} from "./hashes.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {chatWrapperFor, openModelOnly} from "./model.js";
 import {startProgress} from "./progress.js";
-import {colorsFor, note, print, printJson, wrap} from "./terminal.js";
+import {colorsFor, note, print, printJson, terminalWidth, wrap} from "./terminal.js";
 import type {Arm} from "../evaluate/arms.js";
 import type {EvaluationOptions, LeftOut, Progress} from "../evaluate/evaluate.js";
 import type {Examples} from "../evaluate/examples.js";
@@ -345,9 +345,11 @@ function layOut(report: EvaluationReport, output: string): string {
     const colors = colorsFor(process.stdout);
     return [
         ...metrics.flatMap((metric) => [
-            colors.bold(titleOf(metric)), table(armTable(metric.arms)),
-            ...metric.controls.length > 0 ? [colors.bold("The pattern against its controls"), table(controlTable(metric.controls))] : [],
-            ...metric.groups.length > 1 ? [table(partTable(metric.groups))] : []
+            colors.bold(titleOf(metric)), table(armTable(metric.arms), leastImportant),
+            ...metric.controls.length > 0
+                ? [colors.bold("The pattern against its controls"), table(controlTable(metric.controls), leastImportant)]
+                : [],
+            ...metric.groups.length > 1 ? [table(turn(partTable(metric.groups)))] : []
         ]),
         ...generation == null ? [] : [colors.bold("What was written"), table(generationTable(generation))],
         ...perplexity == null ? [] : [colors.bold("Perplexity"), table(perplexityTable(perplexity))],
@@ -359,10 +361,28 @@ function layOut(report: EvaluationReport, output: string): string {
     ].join("\n");
 }
 
-function table([head = [], ...rows]: string[][]): string {
+/** Columns that a narrow terminal goes without, the first ones first; the sentences below and the report have them. */
+const leastImportant = ["p", "smallest effect", "only arm / only plain", "only arm / only control", "right", "corrected"];
+
+function table(rows: string[][], leaveOutFirst: readonly string[] = []): string {
+    const laidOut = drawTable(rows);
+    const width = terminalWidth(process.stdout) ?? Infinity;
+    const column = rows[0]?.indexOf(leaveOutFirst[0] ?? "") ?? -1;
+    if (laidOut.width <= width || leaveOutFirst.length === 0)
+        return laidOut.toString();
+
+    return table(column < 0 ? rows : rows.map((cells) => cells.toSpliced(column, 1)), leaveOutFirst.slice(1));
+}
+
+/** Rows as columns: there are more arms than groups. */
+function turn(rows: string[][]): string[][] {
+    return rows[0]?.map((_, column) => rows.map((cells) => cells[column] ?? "")) ?? [];
+}
+
+function drawTable([head = [], ...rows]: string[][]): Table.Table {
     const laidOut = new Table({head, colAligns: head.map((_, index) => index === 0 ? "left" : "right"), style: {head: [], border: []}});
     laidOut.push(...rows);
-    return laidOut.toString();
+    return laidOut;
 }
 
 function listOf(names: readonly string[]): string {

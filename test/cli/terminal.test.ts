@@ -1,4 +1,7 @@
 // What only shows on a terminal: errors and Ctrl-C while a line of progress is on it.
+import fs from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
 import test from "ava";
 import {runCli, runInTerminal, testOnTerminal} from "../support/cli.js";
 
@@ -17,6 +20,18 @@ for (const [title, {args, code, message}] of Object.entries(failures)) {
         t.false(result.stdout.includes("plain: "), "something was generated");
     });
 }
+
+testOnTerminal("tables of an evaluation fit a terminal of 80 columns", async (t) => {
+    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-test-"));
+    t.teardown(() => fs.rm(folder, {recursive: true}));
+    const {code, stdout} = await runInTerminal(
+        ["evaluate", "--task", "embedded", "--limit", "2", "--threads", "1", "--output", path.join(folder, "run")]
+    );
+    t.is(code, 0, stdout);
+    const lines = stdout.split(/\r?\n/).filter((line) => line.startsWith("│"));
+    t.true(lines.some((line) => line.includes("difference")), stdout);
+    t.deepEqual(lines.filter((line) => line.length > 80), []);
+});
 
 const endless = ["complete", "Emma is", "--compare", "--threads", "1", "--max-tokens", "100000", "--temperature", "3", "--seed", "1"];
 
