@@ -339,6 +339,13 @@ std::vector<attention_case> attention_cases() {
             });
         }
     }
+    for (const int64_t n_q : { 1, 70 }) {
+        add("common score, bf16, queries " + std::to_string(n_q), [&](attention_case & c) {
+            c.type_k = c.type_v = GGML_TYPE_BF16;
+            c.common            = 33.333f;
+            c.n_q               = n_q;
+        });
+    }
     for (const int64_t n_q : { 2, 70 }) {
         add("rows that see no cell, queries " + std::to_string(n_q), [&](attention_case & c) {
             c.blind = true;

@@ -333,16 +333,16 @@ bool ggml_cuda_supports_attn_emulation(ggml_backend_dev_t) {
 }
 
 void ggml_cuda_attn_record_pattern(
-    ggml_backend_cuda_context &, const ggml_tensor *, const float2 *, const ggml_cuda_attn_kv &) {
+    ggml_backend_cuda_context &, const ggml_tensor *, const float2 *, attn_query_rounding, const ggml_cuda_attn_kv &) {
     GGML_ABORT("attention emulation was not asked whether it is supported");
 }
 
 ggml_cuda_attn_task ggml_cuda_attn_get_task(
-    const ggml_tensor *, float2 *, const ggml_cuda_attn_kv &, const ggml_cuda_attn_kv &, bool) {
+    const ggml_tensor *, float2 *, attn_query_rounding, const ggml_cuda_attn_kv &, const ggml_cuda_attn_kv &, bool) {
     GGML_ABORT("attention emulation was not asked whether it is supported");
 }
 
-void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context &, const ggml_tensor *, const float2 *,
+void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context &, const ggml_tensor *, const float2 *, attn_query_rounding,
     const ggml_cuda_attn_kv &, const ggml_cuda_attn_kv &, const ggml_cuda_attn_parts &) {
     GGML_ABORT("attention emulation was not asked whether it is supported");
 }

@@ -3,6 +3,7 @@
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
 #include "ggml-metal-impl.h"
+#include "ggml-metal-ops.h"
 
 #include <algorithm>
 #include <cmath>
@@ -32,6 +33,12 @@ static ggml_metal_buffer_id buffer_of(const ggml_tensor * t) {
 static ggml_metal_pipeline_with_params pipeline_of(ggml_metal_library_t lib, const char * name) {
     ggml_metal_pipeline_with_params pipeline = ggml_metal_library_get_pipeline(lib, name);
     return pipeline.pipeline ? pipeline : ggml_metal_library_compile_pipeline(lib, name, name, nullptr);
+}
+
+// the names of kernels have that of the keys' type, and that of queries where it isn't F16
+static const char * types_of(const ggml_tensor * op) {
+    const ggml_type k = op->src[1]->type;
+    return k == GGML_TYPE_BF16 && !ggml_metal_op_flash_attn_ext_use_vec(op) ? "bf16_bf16" : ggml_type_name(k);
 }
 
 static ggml_metal_kargs_attn_emulation arguments_of(const ggml_tensor * op) {
@@ -93,7 +100,7 @@ static ggml_metal_kargs_attn_emulation arguments_of(const ggml_tensor * op) {
 void ggml_metal_attn_emulation_encode(ggml_metal_library_t lib, ggml_metal_encoder_t enc, const ggml_tensor * op) {
     ggml_metal_kargs_attn_emulation args = arguments_of(op);
 
-    const char * type     = ggml_type_name(op->src[1]->type);
+    const char * types    = types_of(op);
     const int    n_q      = op->src[0]->ne[1];
     const int    n_head   = op->src[0]->ne[2];
     const int    n_stream = op->src[0]->ne[3];
@@ -108,7 +115,7 @@ void ggml_metal_attn_emulation_encode(ggml_metal_library_t lib, ggml_metal_encod
     if (ggml_flash_attn_ext_get_emulation(op) == GGML_ATTN_EMULATION_RECORD) {
         // with more queries to a threadgroup, a key is loaded once for all of them
         const int nq = n_q < 4 ? 1 : 4;
-        snprintf(name, sizeof(name), "kernel_attn_emulation_record_%s_q%d", type, nq);
+        snprintf(name, sizeof(name), "kernel_attn_emulation_record_%s_q%d", types, nq);
         const ggml_metal_pipeline_with_params pipeline = pipeline_of(lib, name);
 
         const int nth = std::min(ggml_metal_pipeline_max_theads_per_threadgroup(pipeline), 256) / 32 * 32;
@@ -122,13 +129,13 @@ void ggml_metal_attn_emulation_encode(ggml_metal_library_t lib, ggml_metal_encod
         ggml_metal_encoder_set_buffer(enc, buffer_of(op->src[6]), 5);
         ggml_metal_encoder_set_buffer(enc, buffer_of(op->src[5]), 6);
 
-        // the queries in F16, and two chunks' counts
+        // the queries in 16 bits, and two chunks' counts
         const size_t smem = nq * args.ne00 * sizeof(ggml_fp16_t) + 2 * nth / 32 * sizeof(uint32_t);
         ggml_metal_encoder_set_threadgroup_memory_size(enc, GGML_PAD(smem, 16), 0);
         ggml_metal_encoder_dispatch_threadgroups(enc, (n_q + nq - 1) / nq, n_head, n_stream, nth, 1, 1);
     } else {
         GGML_ASSERT(args.ne20 <= OP_ATTN_EMULATION_MAX_DV);
-        snprintf(name, sizeof(name), "kernel_attn_emulation_boost_%s", type);
+        snprintf(name, sizeof(name), "kernel_attn_emulation_boost_%s", types);
 
         ggml_metal_encoder_set_pipeline(enc, pipeline_of(lib, name));
         ggml_metal_encoder_set_bytes(enc, &args, sizeof(args), 0);

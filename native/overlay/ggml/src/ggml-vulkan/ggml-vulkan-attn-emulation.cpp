@@ -16,7 +16,7 @@ vk_attn_rounding ggml_vk_attn_emulation_rounding(
         return k_type == GGML_TYPE_BF16 ? VK_ATTN_ROUNDING_BF16 : VK_ATTN_ROUNDING_F16;
     }
     if (scalar_mmq) {
-        return VK_ATTN_ROUNDING_Q8;
+        return device->fp16 ? VK_ATTN_ROUNDING_Q8_F16 : VK_ATTN_ROUNDING_Q8;
     }
     return device->fp16 && k_type != GGML_TYPE_BF16 ? VK_ATTN_ROUNDING_F16 : VK_ATTN_ROUNDING_NONE;
 }
@@ -46,9 +46,12 @@ bool ggml_vk_attn_emulation_supports(const vk_device & device, const ggml_tensor
     // what splits store, three where two would be uneven: flash attention ends the process where it is too much
     const uint64_t split_k_size = 3 * (v->ne[0] + 2) * ggml_nrows(q) * sizeof(float);
 
+    // of the boost and of the reduction of splits; those of recording are fewer
+    const uint32_t * n_groups = device->properties.limits.maxComputeWorkGroupCount;
+
     return k->ne[0] <= MAX_D_K && v->ne[0] / 4 <= BOOST_THREADS && k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 &&
         k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3] && split_k_size <= max_scratch_size(device) &&
-        q->ne[1] <= device->properties.limits.maxComputeWorkGroupCount[0];
+        q->ne[1] <= n_groups[0] && q->ne[2] <= n_groups[1] && q->ne[1] * q->ne[3] <= n_groups[2];
 }
 
 const ggml_tensor * ggml_vk_attn_emulation_written(const ggml_tensor * op) {

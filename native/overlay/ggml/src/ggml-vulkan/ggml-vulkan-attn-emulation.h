@@ -31,6 +31,7 @@ enum vk_attn_rounding : uint32_t {
     VK_ATTN_ROUNDING_F16,
     VK_ATTN_ROUNDING_BF16,
     VK_ATTN_ROUNDING_Q8,
+    VK_ATTN_ROUNDING_Q8_F16, // with a scale in F16
 };
 
 // scalar_mmq: whether the scalar shader multiplies quantised keys by integers

@@ -4,7 +4,7 @@
 // Early-layer attention pattern emulation, after flash attention has written its rows and their log-sum-exp: see
 // ggml-attn-emulation.h for what is computed, ggml-metal-attn-emulation.cpp for the host's side.
 //
-// Queries are rounded to F16, and quantised keys to F16, as flash attention does.
+// Queries are rounded to q4_t, and quantised keys to F16, as flash attention does.
 
 // the host's side has the same: padded at the end only, each field is where it is there
 static_assert(sizeof(ggml_metal_kargs_attn_emulation) == 15 * 8 + 19 * 4 + 4, "padding");
@@ -42,7 +42,8 @@ static inline float attn_emulation_score(constant ggml_metal_kargs_attn_emulatio
 }
 
 // A threadgroup lists the cells of Q queries of a head. Each thread takes one cell of a chunk, for all of the queries.
-template <typename k4_t, typename kd4_t, short nl, void (*deq_t4)(const device kd4_t *, short, thread k4_t &), short Q>
+template <typename q4_t, typename k4_t, typename kd4_t, short nl,
+    void (*deq_t4)(const device kd4_t *, short, thread k4_t &), short Q>
 kernel void kernel_attn_emulation_record(constant ggml_metal_kargs_attn_emulation & args, device const char * q,
     device const char * k, device const char * mask, device const float * lse, device const int * own_cells,
     device char * pattern, threadgroup char * shmem [[threadgroup(0)]], uint3 tgpig [[threadgroup_position_in_grid]],
@@ -57,14 +58,14 @@ kernel void kernel_attn_emulation_record(constant ggml_metal_kargs_attn_emulatio
     const short dk4 = args.ne00 / 4;
     const short nsg = ntg.x / N_SIMDWIDTH;
 
-    threadgroup half4 * sq4    = (threadgroup half4 *) shmem;          // [Q][dk4]
-    threadgroup uint *  counts = (threadgroup uint *) (sq4 + Q * dk4); // [2][nsg]
+    threadgroup q4_t * sq4    = (threadgroup q4_t *) shmem;           // [Q][dk4]
+    threadgroup uint * counts = (threadgroup uint *) (sq4 + Q * dk4); // [2][nsg]
 
     for (short i = tiitg; i < Q * dk4; i += ntg.x) {
         const short           qq = i / dk4;
         const device float4 * q4 =
             (const device float4 *) (q + (iq1 + qq) * args.nb01 + iq2 * args.nb02 + iq3 * args.nb03);
-        sq4[i] = iq1 + qq < args.ne01 ? (half4) q4[i % dk4] : (half4) 0.0f;
+        sq4[i] = iq1 + qq < args.ne01 ? (q4_t) q4[i % dk4] : (q4_t) 0.0f;
     }
 
     const float slope = attn_emulation_slope(args, iq2);
@@ -171,7 +172,8 @@ static inline bool attn_emulation_is_listed(device const int * list, int cell) {
 // A simdgroup adds to a row what its listed weights gain: first a thread takes a cell, for its weight, then some of the
 // values of all cells. Where little remains of a row that is normalized, a difference would be too coarse: the row is
 // computed anew, from all cells.
-template <typename k4_t, typename kd4_t, short nl, void (*deq_t4)(const device kd4_t *, short, thread k4_t &)>
+template <typename q4_t, typename k4_t, typename kd4_t, short nl,
+    void (*deq_t4)(const device kd4_t *, short, thread k4_t &)>
 kernel void kernel_attn_emulation_boost(constant ggml_metal_kargs_attn_emulation & args, device const char * q,
     device const char * k, device const char * v, device const char * mask, device const float * lse,
     device const float * strength, device const float * gain, device const char * pattern, device float * dst,
@@ -226,9 +228,9 @@ kernel void kernel_attn_emulation_boost(constant ggml_metal_kargs_attn_emulation
                     for (short i = 0; i < dk4; ++i) {
                         k4_t k4;
                         deq_t4(pk + i / nl, i % nl, k4);
-                        product += dot((float4) k4, (float4) (half4) q4[i]);
+                        product += dot((float4) k4, (float4) (q4_t) q4[i]);
                     }
-                    weight = exp(attn_emulation_score(args, product, bias) - lse[row]);
+                    weight = exp(min(attn_emulation_score(args, product, bias) - lse[row], 0.0f));
                     if (anew && attn_emulation_is_listed(list, cell)) {
                         weight *= 1.0f + g;
                     }
@@ -280,37 +282,41 @@ kernel void kernel_attn_emulation_boost(constant ggml_metal_kargs_attn_emulation
     }
 }
 
-typedef decltype(kernel_attn_emulation_record<half4, half4, 1, dequantize_f16_t4, 1>) attn_emulation_record_t;
-typedef decltype(kernel_attn_emulation_boost<half4, half4, 1, dequantize_f16_t4>)     attn_emulation_boost_t;
+typedef decltype(kernel_attn_emulation_record<half4, half4, half4, 1, dequantize_f16_t4, 1>) attn_emulation_record_t;
+typedef decltype(kernel_attn_emulation_boost<half4, half4, half4, 1, dequantize_f16_t4>)     attn_emulation_boost_t;
 
 // clang-format off
-template [[host_name("kernel_attn_emulation_record_f32_q1")]]  kernel attn_emulation_record_t kernel_attn_emulation_record<float4, float4,     1, dequantize_f32_t4,  1>;
-template [[host_name("kernel_attn_emulation_record_f16_q1")]]  kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  half4,      1, dequantize_f16_t4,  1>;
-template [[host_name("kernel_attn_emulation_record_q4_0_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q4_0, 8, dequantize_q4_0_t4, 1>;
-template [[host_name("kernel_attn_emulation_record_q4_1_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q4_1, 8, dequantize_q4_1_t4, 1>;
-template [[host_name("kernel_attn_emulation_record_q5_0_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q5_0, 8, dequantize_q5_0_t4, 1>;
-template [[host_name("kernel_attn_emulation_record_q5_1_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q5_1, 8, dequantize_q5_1_t4, 1>;
-template [[host_name("kernel_attn_emulation_record_q8_0_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q8_0, 8, dequantize_q8_0_t4, 1>;
+template [[host_name("kernel_attn_emulation_record_f32_q1")]]  kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   float4, float4,     1, dequantize_f32_t4,  1>;
+template [[host_name("kernel_attn_emulation_record_f16_q1")]]  kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  half4,      1, dequantize_f16_t4,  1>;
+template [[host_name("kernel_attn_emulation_record_q4_0_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q4_0, 8, dequantize_q4_0_t4, 1>;
+template [[host_name("kernel_attn_emulation_record_q4_1_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q4_1, 8, dequantize_q4_1_t4, 1>;
+template [[host_name("kernel_attn_emulation_record_q5_0_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q5_0, 8, dequantize_q5_0_t4, 1>;
+template [[host_name("kernel_attn_emulation_record_q5_1_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q5_1, 8, dequantize_q5_1_t4, 1>;
+template [[host_name("kernel_attn_emulation_record_q8_0_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q8_0, 8, dequantize_q8_0_t4, 1>;
 
-template [[host_name("kernel_attn_emulation_record_f32_q4")]]  kernel attn_emulation_record_t kernel_attn_emulation_record<float4, float4,     1, dequantize_f32_t4,  4>;
-template [[host_name("kernel_attn_emulation_record_f16_q4")]]  kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  half4,      1, dequantize_f16_t4,  4>;
-template [[host_name("kernel_attn_emulation_record_q4_0_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q4_0, 8, dequantize_q4_0_t4, 4>;
-template [[host_name("kernel_attn_emulation_record_q4_1_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q4_1, 8, dequantize_q4_1_t4, 4>;
-template [[host_name("kernel_attn_emulation_record_q5_0_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q5_0, 8, dequantize_q5_0_t4, 4>;
-template [[host_name("kernel_attn_emulation_record_q5_1_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q5_1, 8, dequantize_q5_1_t4, 4>;
-template [[host_name("kernel_attn_emulation_record_q8_0_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,  block_q8_0, 8, dequantize_q8_0_t4, 4>;
+template [[host_name("kernel_attn_emulation_record_f32_q4")]]  kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   float4, float4,     1, dequantize_f32_t4,  4>;
+template [[host_name("kernel_attn_emulation_record_f16_q4")]]  kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  half4,      1, dequantize_f16_t4,  4>;
+template [[host_name("kernel_attn_emulation_record_q4_0_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q4_0, 8, dequantize_q4_0_t4, 4>;
+template [[host_name("kernel_attn_emulation_record_q4_1_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q4_1, 8, dequantize_q4_1_t4, 4>;
+template [[host_name("kernel_attn_emulation_record_q5_0_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q5_0, 8, dequantize_q5_0_t4, 4>;
+template [[host_name("kernel_attn_emulation_record_q5_1_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q5_1, 8, dequantize_q5_1_t4, 4>;
+template [[host_name("kernel_attn_emulation_record_q8_0_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   half4,  block_q8_0, 8, dequantize_q8_0_t4, 4>;
 
-template [[host_name("kernel_attn_emulation_boost_f32")]]      kernel attn_emulation_boost_t  kernel_attn_emulation_boost <float4, float4,     1, dequantize_f32_t4>;
-template [[host_name("kernel_attn_emulation_boost_f16")]]      kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,  half4,      1, dequantize_f16_t4>;
-template [[host_name("kernel_attn_emulation_boost_q4_0")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,  block_q4_0, 8, dequantize_q4_0_t4>;
-template [[host_name("kernel_attn_emulation_boost_q4_1")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,  block_q4_1, 8, dequantize_q4_1_t4>;
-template [[host_name("kernel_attn_emulation_boost_q5_0")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,  block_q5_0, 8, dequantize_q5_0_t4>;
-template [[host_name("kernel_attn_emulation_boost_q5_1")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,  block_q5_1, 8, dequantize_q5_1_t4>;
-template [[host_name("kernel_attn_emulation_boost_q8_0")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,  block_q8_0, 8, dequantize_q8_0_t4>;
+template [[host_name("kernel_attn_emulation_boost_f32")]]      kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,   float4, float4,     1, dequantize_f32_t4>;
+template [[host_name("kernel_attn_emulation_boost_f16")]]      kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,   half4,  half4,      1, dequantize_f16_t4>;
+template [[host_name("kernel_attn_emulation_boost_q4_0")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,   half4,  block_q4_0, 8, dequantize_q4_0_t4>;
+template [[host_name("kernel_attn_emulation_boost_q4_1")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,   half4,  block_q4_1, 8, dequantize_q4_1_t4>;
+template [[host_name("kernel_attn_emulation_boost_q5_0")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,   half4,  block_q5_0, 8, dequantize_q5_0_t4>;
+template [[host_name("kernel_attn_emulation_boost_q5_1")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,   half4,  block_q5_1, 8, dequantize_q5_1_t4>;
+template [[host_name("kernel_attn_emulation_boost_q8_0")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,   half4,  block_q8_0, 8, dequantize_q8_0_t4>;
 
 #if defined(GGML_METAL_HAS_BF16)
-template [[host_name("kernel_attn_emulation_record_bf16_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<float4, bfloat4,    1, dequantize_bf16_t4, 1>;
-template [[host_name("kernel_attn_emulation_record_bf16_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<float4, bfloat4,    1, dequantize_bf16_t4, 4>;
-template [[host_name("kernel_attn_emulation_boost_bf16")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <float4, bfloat4,    1, dequantize_bf16_t4>;
+// of queries as each of the two kernels of flash attention rounds them
+template [[host_name("kernel_attn_emulation_record_bf16_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   float4, bfloat4,    1, dequantize_bf16_t4, 1>;
+template [[host_name("kernel_attn_emulation_record_bf16_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<half4,   float4, bfloat4,    1, dequantize_bf16_t4, 4>;
+template [[host_name("kernel_attn_emulation_boost_bf16")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <half4,   float4, bfloat4,    1, dequantize_bf16_t4>;
+template [[host_name("kernel_attn_emulation_record_bf16_bf16_q1")]] kernel attn_emulation_record_t kernel_attn_emulation_record<bfloat4, float4, bfloat4,    1, dequantize_bf16_t4, 1>;
+template [[host_name("kernel_attn_emulation_record_bf16_bf16_q4")]] kernel attn_emulation_record_t kernel_attn_emulation_record<bfloat4, float4, bfloat4,    1, dequantize_bf16_t4, 4>;
+template [[host_name("kernel_attn_emulation_boost_bf16_bf16")]]     kernel attn_emulation_boost_t  kernel_attn_emulation_boost <bfloat4, float4, bfloat4,    1, dequantize_bf16_t4>;
 #endif
 // clang-format on

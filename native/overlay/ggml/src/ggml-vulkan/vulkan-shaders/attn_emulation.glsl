@@ -54,9 +54,12 @@ layout (push_constant) uniform parameter {
 
 // vk_attn_rounding
 #define ROUNDING      (p.rounding_and_sinks >> 1)
-#define ROUNDING_F16  1
-#define ROUNDING_BF16 2
-#define ROUNDING_Q8   3
+#define ROUNDING_F16    1
+#define ROUNDING_BF16   2
+#define ROUNDING_Q8     3
+#define ROUNDING_Q8_F16 4 // with a scale in F16
+
+#define ROUNDS_TO_Q8 (ROUNDING >= ROUNDING_Q8)
 
 layout (binding = 0) readonly buffer Q       { vec4 data_q[]; };
 layout (binding = 1) readonly buffer K_F16   { f16vec4 data_k_f16[]; };
@@ -88,7 +91,7 @@ vec4 round_off(vec4 x, uint n) {
     return uintBitsToFloat((bits + half_a_bit) & ~((1u << n) - 1u));
 }
 
-// times the scale; ROUNDING_Q8 needs a block, see round_to_q8
+// times the scale; ROUNDS_TO_Q8 needs a block, see round_to_q8
 vec4 round_query(vec4 q) {
     q *= p.scale;
     return ROUNDING == ROUNDING_F16 ? round_off(q, 13) : ROUNDING == ROUNDING_BF16 ? round_off(q, 16) : q;
@@ -103,7 +106,8 @@ float max_abs(vec4 x) {
 vec4 round_to_q8(vec4 q, float most) {
     const float d     = most / 127.0;
     const float d_inv = d != 0.0 ? 1.0 / d : 0.0;
-    return round(q * d_inv) * d;
+    const float d_f16 = unpackHalf2x16(packHalf2x16(vec2(d, 0.0))).x;
+    return round(q * d_inv) * (ROUNDING == ROUNDING_Q8_F16 ? d_f16 : d);
 }
 
 float alibi_slope(uint head) {

@@ -132,7 +132,7 @@ void main() {
         sh_q[d] = round_query(data_q[(query * p.q_nb1 + head * p.q_nb2 + stream * p.q_nb3) / 4 + d]);
     }
     barrier();
-    if (ROUNDING == ROUNDING_Q8) {
+    if (ROUNDS_TO_Q8) {
         vec4 rounded[MAX_D_K / 4 / THREADS];
         for (uint i = 0, d = tid; d < p.d_k / 4; ++i, d += THREADS) {
             float most = 0.0;

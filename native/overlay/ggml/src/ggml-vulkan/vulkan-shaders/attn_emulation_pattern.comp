@@ -130,7 +130,7 @@ void main() {
                 sh_k[(i / DEPTH4) * STRIDE + i % DEPTH4] = k;
             }
             barrier();
-            if (ROUNDING == ROUNDING_Q8) { // a step has a block of each row
+            if (ROUNDS_TO_Q8) { // a step has a block of each row
                 vec4 rounded[ROWS * DEPTH4 / THREADS];
                 [[unroll]] for (uint n = 0; n < ROWS * DEPTH4 / THREADS; ++n) {
                     const uint row  = (tid + n * THREADS) / DEPTH4 * STRIDE;
