@@ -114,10 +114,12 @@ export type AddonAttentionCapture = {
 
     /** as `clear`; the sequence holds these tokens now, by position */
     restart(tokens: Int32Array): void,
-    readMeasures(): AddonMeasures,
 
-    /** @param take - they are no longer kept */
-    readRows(take: boolean): AddonRows
+    /** both of the same moment */
+    read(): {measures: AddonMeasures, rows: AddonRows},
+
+    /** of the rows that are kept; they are kept no longer */
+    takeRows(): AddonRows
 };
 
 export type AddonCaptureSettings = {

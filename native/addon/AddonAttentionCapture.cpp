@@ -145,63 +145,60 @@ static Napi::Int32Array layerNumbers(
 }
 
 // -> AddonMeasures in src/binding.ts
-Napi::Value AddonAttentionCapture::ReadMeasures(const Napi::CallbackInfo & info) {
-    return withRecording(info.Env(), [&](llama_attn_capture_recording & recording) -> Napi::Value {
-        const auto   env    = info.Env();
-        const auto   seen   = seenLayers(recording);
-        const size_t heads  = recording.options.heads.size();
-        const size_t each   = seen.size() * heads;
-        const size_t tokens = recording.tokens.size();
+static Napi::Object readMeasures(Napi::Env env, const llama_attn_capture_recording & recording) {
+    const auto   seen   = seenLayers(recording);
+    const size_t heads  = recording.options.heads.size();
+    const size_t each   = seen.size() * heads;
+    const size_t tokens = recording.tokens.size();
 
-        auto result = Napi::Object::New(env);
-        auto floats = [&](const char * name, size_t length) {
-            auto array = newFloats(env, length);
-            result.Set(name, array);
-            return array.Data();
-        };
-        float * entropy     = floats("entropy", each);
-        float * first       = floats("firstTokenMass", each);
-        float * agreement   = floats("agreement", each);
-        float * above       = floats("keysPerRow", each);
-        float * classes     = floats("classMass", each * LLAMA_ATTN_CAPTURE_CLASSES);
-        float * received    = floats("received", each * tokens);
-        auto    receivedBy  = newIntegers(env, each * tokens);
-        auto    tokenNumber = newArray<Napi::Int32Array>(env, "Int32Array", tokens);
-        std::copy(recording.tokens.begin(), recording.tokens.end(), tokenNumber.Data());
-        result.Set("receivedBy", receivedBy);
-        result.Set("tokens", tokenNumber);
-        result.Set("layers", layerNumbers(env, recording, seen));
-        result.Set("queries", Napi::Number::New(env, static_cast<double>(recording.n_rows)));
-        result.Set("hasStates",
-            std::any_of(recording.layers.begin(), recording.layers.end(),
-                [](const llama_attn_capture_layer & layer) { return layer.has_states; }));
-        result.Set("scratchBytes", Napi::Number::New(env, static_cast<double>(recording.scratch)));
+    auto result = Napi::Object::New(env);
+    auto floats = [&](const char * name, size_t length) {
+        auto array = newFloats(env, length);
+        result.Set(name, array);
+        return array.Data();
+    };
+    float * entropy     = floats("entropy", each);
+    float * first       = floats("firstTokenMass", each);
+    float * agreement   = floats("agreement", each);
+    float * above       = floats("keysPerRow", each);
+    float * classes     = floats("classMass", each * LLAMA_ATTN_CAPTURE_CLASSES);
+    float * received    = floats("received", each * tokens);
+    auto    receivedBy  = newIntegers(env, each * tokens);
+    auto    tokenNumber = newArray<Napi::Int32Array>(env, "Int32Array", tokens);
+    std::copy(recording.tokens.begin(), recording.tokens.end(), tokenNumber.Data());
+    result.Set("receivedBy", receivedBy);
+    result.Set("tokens", tokenNumber);
+    result.Set("layers", layerNumbers(env, recording, seen));
+    result.Set("queries", Napi::Number::New(env, static_cast<double>(recording.n_rows)));
+    result.Set("hasStates",
+        std::any_of(recording.layers.begin(), recording.layers.end(),
+            [](const llama_attn_capture_layer & layer) { return layer.has_states; }));
+    result.Set("scratchBytes", Napi::Number::New(env, static_cast<double>(recording.scratch)));
 
-        size_t index = 0;
-        for (const size_t i : seen) {
-            const auto & layer = recording.layers[i];
-            for (size_t h = 0; h < heads; h++, index++) {
-                const auto & head = layer.heads[h];
+    size_t index = 0;
+    for (const size_t i : seen) {
+        const auto & layer = recording.layers[i];
+        for (size_t h = 0; h < heads; h++, index++) {
+            const auto & head = layer.heads[h];
 
-                // NAN where there is no such head or no row
-                const bool   exists = recording.options.heads[h] < layer.n_head && layer.n_rows > 0;
-                const double rows   = exists ? static_cast<double>(layer.n_rows) : NAN;
-                entropy[index]      = static_cast<float>(head.entropy / rows);
-                first[index]        = static_cast<float>(head.first / rows);
-                above[index]        = static_cast<float>(head.above / rows);
-                agreement[index] = layer.n_patterns > 0 ? static_cast<float>(head.agreement / layer.n_patterns) : NAN;
-                for (size_t c = 0; c < LLAMA_ATTN_CAPTURE_CLASSES; c++) {
-                    classes[index * LLAMA_ATTN_CAPTURE_CLASSES + c] = static_cast<float>(head.classes[c] / rows);
-                }
-                for (size_t t = 0; t < head.received.size(); t++) {
-                    received[index * tokens + t] =
-                        layer.seen_by[t] > 0 ? head.received[t] / static_cast<float>(layer.seen_by[t]) : 0.0f;
-                    receivedBy[index * tokens + t] = head.received_by[t];
-                }
+            // NAN where there is no such head or no row
+            const bool   exists = recording.options.heads[h] < layer.n_head && layer.n_rows > 0;
+            const double rows   = exists ? static_cast<double>(layer.n_rows) : NAN;
+            entropy[index]      = static_cast<float>(head.entropy / rows);
+            first[index]        = static_cast<float>(head.first / rows);
+            above[index]        = static_cast<float>(head.above / rows);
+            agreement[index]    = layer.n_patterns > 0 ? static_cast<float>(head.agreement / layer.n_patterns) : NAN;
+            for (size_t c = 0; c < LLAMA_ATTN_CAPTURE_CLASSES; c++) {
+                classes[index * LLAMA_ATTN_CAPTURE_CLASSES + c] = static_cast<float>(head.classes[c] / rows);
+            }
+            for (size_t t = 0; t < head.received.size(); t++) {
+                received[index * tokens + t] =
+                    layer.seen_by[t] > 0 ? head.received[t] / static_cast<float>(layer.seen_by[t]) : 0.0f;
+                receivedBy[index * tokens + t] = head.received_by[t];
             }
         }
-        return result;
-    });
+    }
+    return result;
 }
 
 // [outer][rows of a ubatch][width of it] of each ubatch -> [chosen of outer][all rows][width], the rest left as it is
@@ -223,88 +220,99 @@ static void mergeRows(type * result, const std::vector<llama_attn_capture_rows> 
     }
 }
 
-// (take: boolean, whether they are no longer kept) -> AddonRows in src/binding.ts
-Napi::Value AddonAttentionCapture::ReadRows(const Napi::CallbackInfo & info) {
-    const bool take = info[0].As<Napi::Boolean>().Value();
+// -> AddonRows in src/binding.ts
+static Napi::Object readRows(Napi::Env env, const llama_attn_capture_recording & recording) {
+    const auto & options = recording.options;
+    const auto   seen    = seenLayers(recording);
+    const size_t tokens  = recording.tokens.size();
 
+    // rows of earlier batches are padded
+    if (recording.is_full || recording.kept_bytes(0, tokens) > LLAMA_ATTN_CAPTURE_MOST_KEPT) {
+        throw Napi::Error::New(env,
+            "The rows to keep take more than 1 GiB: choose fewer layers, heads or queries, or take rows away with "
+            "onRows");
+    }
+    const size_t heads = options.heads.size();
+
+    std::vector<size_t> seenHeads; // layers and heads
+    for (const size_t i : seen) {
+        for (size_t h = 0; h < heads; h++) {
+            seenHeads.push_back(i * heads + h);
+        }
+    }
+
+    const auto & ubatches = recording.rows;
+
+    size_t rows = 0;
+    for (const auto & ubatch : ubatches) {
+        rows += ubatch.positions.size();
+    }
+
+    auto   result    = Napi::Object::New(env);
+    auto   positions = newIntegers(env, rows);
+    size_t before    = 0;
+    for (const auto & ubatch : ubatches) {
+        std::copy(ubatch.positions.begin(), ubatch.positions.end(), positions.Data() + before);
+        before += ubatch.positions.size();
+    }
+    result.Set("rowIndices", positions);
+    result.Set("layers", layerNumbers(env, recording, seen));
+    result.Set("tokenCount", Napi::Number::New(env, static_cast<double>(tokens)));
+
+    const auto fixed = [](size_t width) {
+        return [width](const llama_attn_capture_rows &) {
+            return width;
+        };
+    };
+    const auto floats = [&](const char * name, std::vector<float> llama_attn_capture_rows::*values,
+                            const std::vector<size_t> & chosen, size_t width,
+                            const std::function<size_t(const llama_attn_capture_rows &)> & widthOf) {
+        auto array = newFloats(env, chosen.size() * rows * width);
+        mergeRows<float>(array.Data(), ubatches, values, chosen, rows, width, widthOf);
+        result.Set(name, array);
+    };
+    const auto integers = [&](const char * name, std::vector<uint32_t> llama_attn_capture_rows::*values,
+                              const std::vector<size_t> & chosen, size_t width) {
+        auto array = newIntegers(env, chosen.size() * rows * width);
+        mergeRows<uint32_t>(array.Data(), ubatches, values, chosen, rows, width, fixed(width));
+        result.Set(name, array);
+    };
+
+    const size_t topK = options.top_k;
+    const size_t lens = options.lens_k;
+    integers("topKeys", &llama_attn_capture_rows::top_keys, seenHeads, topK);
+    floats("topWeights", &llama_attn_capture_rows::top_weights, seenHeads, topK, fixed(topK));
+    if (options.weights) {
+        floats("weights", &llama_attn_capture_rows::weights, seenHeads, tokens,
+            [](const llama_attn_capture_rows & ubatch) { return static_cast<size_t>(ubatch.n_tokens); });
+    }
+    if (options.hidden_states) {
+        floats(
+            "hiddenStates", &llama_attn_capture_rows::hidden_states, seen, recording.n_embd, fixed(recording.n_embd));
+    }
+    if (lens > 0) {
+        integers("lensTokens", &llama_attn_capture_rows::lens_tokens, seen, lens);
+        floats("lensLogProbabilities", &llama_attn_capture_rows::lens_logprobs, seen, lens, fixed(lens));
+    }
+    return result;
+}
+
+// -> {measures: AddonMeasures, rows: AddonRows}, of the same moment
+Napi::Value AddonAttentionCapture::Read(const Napi::CallbackInfo & info) {
     return withRecording(info.Env(), [&](llama_attn_capture_recording & recording) -> Napi::Value {
-        const auto   env     = info.Env();
-        const auto & options = recording.options;
-        const auto   seen    = seenLayers(recording);
-        const size_t tokens  = recording.tokens.size();
-
-        // rows of earlier batches are padded
-        if (recording.is_full || recording.kept_bytes(0, tokens) > LLAMA_ATTN_CAPTURE_MOST_KEPT) {
-            throw Napi::Error::New(env,
-                "The rows to keep take more than 1 GiB: choose fewer layers, heads or queries, or take rows away with "
-                "onRows");
-        }
-        const size_t heads = options.heads.size();
-
-        std::vector<size_t> seenHeads; // layers and heads
-        for (const size_t i : seen) {
-            for (size_t h = 0; h < heads; h++) {
-                seenHeads.push_back(i * heads + h);
-            }
-        }
-
-        const auto & ubatches = recording.rows;
-
-        size_t rows = 0;
-        for (const auto & ubatch : ubatches) {
-            rows += ubatch.positions.size();
-        }
-
-        auto   result    = Napi::Object::New(env);
-        auto   positions = newIntegers(env, rows);
-        size_t before    = 0;
-        for (const auto & ubatch : ubatches) {
-            std::copy(ubatch.positions.begin(), ubatch.positions.end(), positions.Data() + before);
-            before += ubatch.positions.size();
-        }
-        result.Set("rowIndices", positions);
-        result.Set("layers", layerNumbers(env, recording, seen));
-        result.Set("tokenCount", Napi::Number::New(env, static_cast<double>(tokens)));
-
-        const auto fixed = [](size_t width) {
-            return [width](const llama_attn_capture_rows &) {
-                return width;
-            };
-        };
-        const auto floats = [&](const char * name, std::vector<float> llama_attn_capture_rows::*values,
-                                const std::vector<size_t> & chosen, size_t width,
-                                const std::function<size_t(const llama_attn_capture_rows &)> & widthOf) {
-            auto array = newFloats(env, chosen.size() * rows * width);
-            mergeRows<float>(array.Data(), ubatches, values, chosen, rows, width, widthOf);
-            result.Set(name, array);
-        };
-        const auto integers = [&](const char * name, std::vector<uint32_t> llama_attn_capture_rows::*values,
-                                  const std::vector<size_t> & chosen, size_t width) {
-            auto array = newIntegers(env, chosen.size() * rows * width);
-            mergeRows<uint32_t>(array.Data(), ubatches, values, chosen, rows, width, fixed(width));
-            result.Set(name, array);
-        };
-
-        const size_t topK = options.top_k;
-        const size_t lens = options.lens_k;
-        integers("topKeys", &llama_attn_capture_rows::top_keys, seenHeads, topK);
-        floats("topWeights", &llama_attn_capture_rows::top_weights, seenHeads, topK, fixed(topK));
-        if (options.weights) {
-            floats("weights", &llama_attn_capture_rows::weights, seenHeads, tokens,
-                [](const llama_attn_capture_rows & ubatch) { return static_cast<size_t>(ubatch.n_tokens); });
-        }
-        if (options.hidden_states) {
-            floats("hiddenStates", &llama_attn_capture_rows::hidden_states, seen, recording.n_embd,
-                fixed(recording.n_embd));
-        }
-        if (lens > 0) {
-            integers("lensTokens", &llama_attn_capture_rows::lens_tokens, seen, lens);
-            floats("lensLogProbabilities", &llama_attn_capture_rows::lens_logprobs, seen, lens, fixed(lens));
-        }
-        if (take) {
-            recording.rows.clear();
-        }
+        auto result = Napi::Object::New(info.Env());
+        result.Set("measures", readMeasures(info.Env(), recording));
+        result.Set("rows", readRows(info.Env(), recording));
         return result;
+    });
+}
+
+// -> AddonRows; they are no longer kept
+Napi::Value AddonAttentionCapture::TakeRows(const Napi::CallbackInfo & info) {
+    return withRecording(info.Env(), [&](llama_attn_capture_recording & recording) -> Napi::Value {
+        const auto rows = readRows(info.Env(), recording);
+        recording.rows.clear();
+        return rows;
     });
 }
 
@@ -317,8 +325,8 @@ void AddonAttentionCapture::init(Napi::Object exports) {
                 InstanceMethod("disable", &AddonAttentionCapture::Disable),
                 InstanceMethod("clear", &AddonAttentionCapture::Clear),
                 InstanceMethod("restart", &AddonAttentionCapture::Restart),
-                InstanceMethod("readMeasures", &AddonAttentionCapture::ReadMeasures),
-                InstanceMethod("readRows", &AddonAttentionCapture::ReadRows),
+                InstanceMethod("read", &AddonAttentionCapture::Read),
+                InstanceMethod("takeRows", &AddonAttentionCapture::TakeRows),
             },
             ContextHandle::classOf(exports)));
 }

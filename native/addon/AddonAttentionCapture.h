@@ -17,8 +17,8 @@ class AddonAttentionCapture : public Napi::ObjectWrap<AddonAttentionCapture> {
     Napi::Value Disable(const Napi::CallbackInfo & info);
     Napi::Value Clear(const Napi::CallbackInfo & info);
     Napi::Value Restart(const Napi::CallbackInfo & info);
-    Napi::Value ReadMeasures(const Napi::CallbackInfo & info);
-    Napi::Value ReadRows(const Napi::CallbackInfo & info);
+    Napi::Value Read(const Napi::CallbackInfo & info);
+    Napi::Value TakeRows(const Napi::CallbackInfo & info);
 
     static void init(Napi::Object exports);
 

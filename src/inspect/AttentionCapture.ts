@@ -106,7 +106,7 @@ export class AttentionCapture extends ContextAttachment {
         this.ensureNotDisposed();
         this.throwFailure();
 
-        const measures = this.addon.readMeasures();
+        const {measures, rows} = this.addon.read();
         const missing = this.namedLayers.find((layer) => !measures.layers.includes(layer));
         if (missing != null && measures.queries > 0)
             throw new Error(`Layer ${missing} can't be captured: it has no attention, or the architecture computes it in a way of its own`);
@@ -114,7 +114,7 @@ export class AttentionCapture extends ContextAttachment {
             throw new Error(
                 "hiddenStates and logitLens can't be captured: the architecture does not say what its layers leave in the residual stream"
             );
-        return buildAttention(measures, this.addon.readRows(false), this.options);
+        return buildAttention(measures, rows, this.options);
     }
 
     /**
@@ -157,7 +157,7 @@ export class AttentionCapture extends ContextAttachment {
         if (this.disposed || this.failure != null)
             return;
         try {
-            const rows = this.addon.readRows(true);
+            const rows = this.addon.takeRows();
             if (rows.rowIndices.length > 0)
                 await this.onRows!(buildRows(rows, this.options));
         } catch (error) {

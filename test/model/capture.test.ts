@@ -431,6 +431,38 @@ test.serial("rows that take too much memory are refused, and the context goes on
     await context.dispose();
 });
 
+test.serial("what is read while batches are evaluated is of one moment", async (t) => {
+    const context = await createContext({contextSize: 1024, batchSize: 64, threads: 1});
+    const capture = captureAttention(context, {topK: 1});
+    let evaluating = true;
+    const evaluated = context.getSequence().evaluateWithoutGeneratingNewTokens(randomTokens(1000, 35) as Token[]).finally(() => {
+        evaluating = false;
+    });
+    const seen = new Set<number>();
+    while (evaluating) {
+        const {layers, heads, tokenCount, received, queries, rowIndices} = capture.read();
+        t.is(received.length, layers.length * heads.length * tokenCount);
+        t.is(queries, rowIndices.length);
+        seen.add(tokenCount);
+        await new Promise(setImmediate);
+    }
+    await evaluated;
+    t.true(seen.size > 3, [...seen].join(", "));
+    await context.dispose();
+});
+
+test.serial("rows that emulation turns off have no entropy", async (t) => {
+    for (const flashAttention of [true, false]) {
+        const context = await createContext({flashAttention});
+        emulateAttention(context, {pattern: "all", strength: -1, schedule: "constant"});
+        const capture = captureAttention(context, {layers: [1]});
+        await evaluateInChunks(context.getSequence(), tokens);
+        const {entropy, firstTokenMass} = capture.read();
+        t.deepEqual([...entropy, ...firstTokenMass], [0, 0, 0, 0]);
+        await context.dispose();
+    }
+});
+
 const canLimitMemory = process.platform === "linux" && spawnSync("prlimit", ["--version"]).status === 0;
 const withoutMemory = `rows that there is no memory for are an error, and what was captured before is still there${
     canLimitMemory ? "" : " [skipped: there is no prlimit here]"
@@ -442,6 +474,7 @@ const withoutMemory = `rows that there is no memory for are an error, and what w
         evaluated: "There is not enough memory for what the context's capture keeps of this batch: choose fewer layers, heads or queries, " +
             "or take rows away with onRows",
         afterFailure: 3,
+        goesOn: 5,
         read: "There is not enough memory to read what was captured: choose fewer layers, heads or queries, or take rows away with onRows",
         rows: 1500
     });

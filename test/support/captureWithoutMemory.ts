@@ -38,9 +38,13 @@ await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(0, 3));
 const evaluated = await withoutMemory(() => sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(3, 703)));
 const afterFailure = capture.read().rowIndices.length;
 
+// nothing of the batch is left in the KV cache, so that the sequence goes on
+await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(3, 5));
+const goesOn = capture.read().rowIndices.length;
+
 await sequence.clearHistory();
 await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(0, 1500));
 const read = await withoutMemory(() => capture.read());
 const rows = capture.read().rowIndices.length;
 
-process.stdout.write(JSON.stringify({evaluated, afterFailure, read, rows}), () => process.exit());
+process.stdout.write(JSON.stringify({evaluated, afterFailure, goesOn, read, rows}), () => process.exit());

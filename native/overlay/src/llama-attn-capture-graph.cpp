@@ -524,7 +524,7 @@ class head_capture {
                 sums->agreement += sees(runs, j, j + 1) ? scores[j] : 0.0f;
             }
         }
-        if (!(sum.sum <= 0.0)) { // NAN stays NAN
+        if (common != 0.0 && !(sum.sum <= 0.0)) { // NAN stays NAN
             sums->entropy += std::log(sum.sum) - sum.weighted / sum.sum;
         }
         if (sees_own) {

@@ -319,8 +319,9 @@ static const char * build_report(llama_context * ctx) {
     try {
         ctx->apply_attn_settings();
     } catch (const std::exception & err) {
-        LLAMA_LOG_ERROR("%s: failed to reserve the graph: %s\n", __func__, err.what());
-        return "there is not enough memory for the graphs of this context with attention emulation";
+        static thread_local std::string message;
+        message = err.what();
+        return message.c_str();
     }
     return nullptr;
 }
