@@ -1,6 +1,7 @@
 /** Three digits, as people read them easily: 12.3 %, 0.0452 %, 0 %. Below a millionth it is nothing. */
 export function percent(fraction: number): string {
-    return `${digits(fraction * 100)} %`;
+    const text = digits(fraction * 100);
+    return text === "–" ? text : `${text} %`;
 }
 
 /** As short as it can be, for scales: 1 %, 0.03 %. */

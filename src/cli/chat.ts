@@ -4,6 +4,7 @@ import {LlamaChatSession} from "../index.js";
 import {exitCode} from "./failure.js";
 import {emulationOptions, parseNumber, samplingOptions} from "./flags.js";
 import {chatWrapperFor, openModel, startEmulation} from "./model.js";
+import {checkLength} from "./prompt.js";
 import {colorsFor, note, print} from "./terminal.js";
 import type {AttentionEmulation, LlamaContextSequence} from "../index.js";
 import type {EmulationFlags, ModelFlags, SamplingFlags} from "./flags.js";
@@ -48,6 +49,19 @@ export async function runChat(flags: ChatFlags): Promise<void> {
             return;
         if (text.startsWith("/")) {
             await runSlashCommand(text, session, sequence, emulation);
+            continue;
+        }
+
+        try {
+            const history = session.chatWrapper.generateInitialChatHistory({systemPrompt: flags.system});
+            const {contextText} = session.chatWrapper.generateContextState({
+                chatHistory: [...history, {type: "user", text}, {type: "model", response: []}]
+            });
+            checkLength("that, with the system prompt,", contextText.tokenize(opened.model.tokenizer).length, opened.context);
+        } catch (error) {
+            if (!process.stdin.isTTY)
+                throw error;
+            note((error as Error).message);
             continue;
         }
 

@@ -2,12 +2,12 @@ import process from "node:process";
 import {LlamaCompletion} from "../index.js";
 import {tokenizeText} from "../inspect/inspectAttention.js";
 import {findDivergence, layOutComparison} from "./comparison.js";
-import {exitCode, Failure} from "./failure.js";
+import {exitCode} from "./failure.js";
 import {emulationOptions, samplingOptions} from "./flags.js";
 import {abortOnInterrupt} from "./interruption.js";
 import {openModel, startEmulation} from "./model.js";
 import {startProgress} from "./progress.js";
-import {readPrompt} from "./prompt.js";
+import {checkLength, readPrompt} from "./prompt.js";
 import {colorsFor, note, print, printJson, terminalWidth} from "./terminal.js";
 import type {LlamaContextSequence} from "../index.js";
 import type {EmulationFlags, ModelFlags, SamplingFlags} from "./flags.js";
@@ -32,7 +32,7 @@ export async function runComplete(promptArgument: string | undefined, flags: Com
     const signal = abortOnInterrupt();
     await using opened = await openModel(flags);
     const {model, context} = opened;
-    checkLength(tokenizeText(model, prompt).length, context.contextSize, model.trainContextSize);
+    checkLength("the prompt", tokenizeText(model, prompt).length, context);
     const sequence = context.getSequence();
 
     async function complete(onText?: (text: string, tokens: number) => void): Promise<Completion> {
@@ -86,16 +86,6 @@ export async function runComplete(promptArgument: string | undefined, flags: Com
     print("");
     if (process.stderr.isTTY)
         note(colorsFor(process.stderr).dim(`${tokens} tokens in ${seconds.toFixed(2)} s, ${tokensPerSecond.toFixed(1)} a second`));
-}
-
-/** node-llama-cpp keeps a tenth of the context for what follows, and cuts a longer prompt without a word. */
-function checkLength(length: number, contextSize: number, trainedSize: number): void {
-    const room = contextSize - Math.max(1, Math.floor(contextSize / 10));
-    if (length > room)
-        throw new Failure(
-            `the prompt has ${length} tokens, but a context of ${contextSize} has room for ${room} beside what follows; ` +
-            `allowed are shorter prompts, or a larger --context-size (the model was trained with ${trainedSize})`
-        );
 }
 
 async function generate(

@@ -11,6 +11,9 @@ import type {AttentionEmulationOptions, AttentionProfile} from "../index.js";
  * Flags that several commands share. Those about emulation have the names and the defaults of `emulateAttention`'s options.
  */
 
+/** More than any model has seen, and few enough that what can't fit is found before gigabytes are taken for it. */
+export const mostTokens = 10_000_000;
+
 export const embeddedModelPath = fileURLToPath(new URL("../../models/reattend-mini.gguf", import.meta.url));
 
 export const gpuTypes = ["cuda", "vulkan", "metal", "false"] as const;
@@ -61,7 +64,7 @@ export function addModelFlags(command: Command, {threads}: {threads?: number} = 
         .addOption(gpuFlag())
         .addOption(numberOption("--gpu-layers <n>", "layers on the GPU (default: as many as fit)", {integer: true, min: 0}))
         .addOption(threadsFlag)
-        .addOption(numberOption("--context-size <n>", "length of the context in tokens (default: as fits)", {integer: true, min: 8, max: 2 ** 31 - 1}))
+        .addOption(numberOption("--context-size <n>", "length of the context in tokens, rounded up to a multiple of 256 (default: as fits)", {integer: true, min: 8, max: mostTokens}))
         .addOption(choiceOption("--cache-type-k <type>", "type of the keys in the KV cache", cacheTypes))
         .addOption(choiceOption("--cache-type-v <type>", "type of the values in the KV cache", cacheTypes))
         .option("--flash-attention", "compute with flash attention", true)

@@ -6,6 +6,7 @@ import {renderHtmlReport} from "../inspect/htmlReport.js";
 import {inspectAttention, tokenizeText} from "../inspect/inspectAttention.js";
 import {jsonReport} from "../inspect/jsonReport.js";
 import {layOutInspection} from "../inspect/terminalReport.js";
+import {writeWhole} from "../writeWhole.js";
 import {exitCode, Failure, UsageError} from "./failure.js";
 import {emulationOptions} from "./flags.js";
 import {abortOnInterrupt} from "./interruption.js";
@@ -65,7 +66,9 @@ export async function runInspect(promptArgument: string | undefined, flags: Insp
     }
 
     if (flags.output != null) {
-        await writeWhole(flags.output, await renderHtmlReport(inspection));
+        await writeWhole(flags.output, await renderHtmlReport(inspection)).catch((error: unknown) => {
+            throw new Failure(`cannot write --output ${flags.output}: ${(error as Error).message}`, {cause: error});
+        });
         note(`The report is in ${flags.output}`);
     }
     if (flags.json)
@@ -78,8 +81,12 @@ export async function runInspect(promptArgument: string | undefined, flags: Insp
 
 /** Says what would keep the file from being written. */
 async function checkOutput(file: string, force: boolean): Promise<void> {
+    if (file === "")
+        throw new UsageError("--output is empty; a file's name belongs there");
     const folder = path.dirname(path.resolve(file));
     try {
+        if (!(await fs.stat(folder)).isDirectory())
+            throw new Error(`${folder} is no folder`);
         await fs.access(folder, fs.constants.W_OK);
     } catch (error) {
         const {code} = error as NodeJS.ErrnoException;
@@ -100,22 +107,5 @@ async function isPageOfOurs(file: string): Promise<boolean> {
         return bytesRead === 0 || buffer.toString("utf8", 0, bytesRead) === pageMark;
     } finally {
         await handle.close();
-    }
-}
-
-/** The file is there whole or as it was before. */
-async function writeWhole(file: string, content: string): Promise<void> {
-    const stats = await fs.stat(file).catch(() => undefined);
-    if (stats != null && !stats.isFile()) { // such as /dev/stdout
-        await fs.writeFile(file, content);
-        return;
-    }
-    const partial = `${file}.${process.pid}.part`;
-    try {
-        await fs.writeFile(partial, content);
-        await fs.rename(partial, file);
-    } catch (error) {
-        await fs.rm(partial, {force: true});
-        throw new Failure(`cannot write --output ${file}: ${(error as Error).message}`, {cause: error});
     }
 }

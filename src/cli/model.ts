@@ -38,8 +38,9 @@ async function open<T extends object>(flags: ModelFlags, use: (model: LlamaModel
         gpu: chooseGpu(flags.gpu),
         maxThreads: flags.threads,
         logLevel: flags.debug ? LlamaLogLevel.debug : LlamaLogLevel.error,
-        logger: (_level, message) => {
-            problems.push(message.trim());
+        logger: (level, message) => {
+            if (level === LlamaLogLevel.error || level === LlamaLogLevel.fatal)
+                problems.push(message.trim());
             if (flags.debug)
                 process.stderr.write(`${message.trimEnd()}\n`);
         }
@@ -115,6 +116,10 @@ const headerBytes = 4 + 4 + 8 + 8;
 
 /** Finds what is wrong with a file before llama.cpp does, which has no words for some of it. */
 async function checkFile(file: string): Promise<void> {
+    const stats = await fs.stat(file).catch(() => undefined); // what can't be read is found below
+    if (stats != null && !stats.isFile() && !stats.isDirectory())
+        throw new Failure(`cannot read ${file}: it is no file but a device, a pipe or a socket`);
+
     let header: Buffer;
     try {
         const handle = await fs.open(file);
@@ -138,6 +143,8 @@ async function checkFile(file: string): Promise<void> {
 }
 
 function describeLoadFailure(file: string, message: string): string {
+    if (/^A context size of /.test(message))
+        return `${message}; allowed is a smaller --context-size`;
     return /failed to read|not within the file bounds/.test(message)
         ? `${file} is truncated or damaged: ${message}`
         : `cannot load ${file}: ${message}`;

@@ -1,7 +1,7 @@
 import {createRequire} from "node:module";
 import {Command} from "commander";
 import {
-    addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, gpuFlag, gpuTypes, numberListOption, numberOption,
+    addEmulationFlags, addModelFlags, addSamplingFlags, choiceOption, gpuFlag, gpuTypes, mostTokens, numberListOption, numberOption,
     optionalChoiceOption, scheduleOption
 } from "./flags.js";
 import type {BenchFlags} from "./bench.js";
@@ -54,12 +54,12 @@ export function createProgram(): Command {
 
     const bench = program.command("bench")
         .description("Measure what emulation costs: speed with and without it, in turns in one process, and memory.")
-        .addOption(numberListOption("--depths <list>", "tokens in the context when decoding is measured", {integer: true, min: 0})
+        .addOption(numberListOption("--depths <list>", "tokens in the context when decoding is measured", {integer: true, min: 0, max: mostTokens})
             .default([0, 512, 2048], "0,512,2048"))
-        .addOption(numberListOption("--prefill <list>", "lengths of prompts", {integer: true, min: 1})
+        .addOption(numberListOption("--prefill <list>", "lengths of prompts", {integer: true, min: 1, max: mostTokens})
             .default([512, 2048], "512,2048"))
         .addOption(numberOption("--rounds <n>", "times that each measurement is repeated", {integer: true, min: 1}).default(5))
-        .addOption(numberOption("--decode-tokens <n>", "tokens per block of decoding", {integer: true, min: 1}).default(16))
+        .addOption(numberOption("--decode-tokens <n>", "tokens per block of decoding", {integer: true, min: 1, max: mostTokens}).default(16))
         .addOption(choiceOption("--clock <clock>", "what is timed; cpu: the CPU time of all threads, for a busy machine", ["wall", "cpu"]))
         .option("--json", "print one JSON object");
     addEmulationFlags(bench);

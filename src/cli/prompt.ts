@@ -3,6 +3,7 @@ import process from "node:process";
 import {buffer as readAll} from "node:stream/consumers";
 import {decodeText, whyUnreadable} from "../textFile.js";
 import {Failure, UsageError} from "./failure.js";
+import type {LlamaContext} from "../index.js";
 
 export type PromptFlags = {
     prompt?: string,
@@ -32,4 +33,14 @@ async function readText(file: string | undefined): Promise<string> {
     } catch (error) {
         throw new Failure(`cannot read ${file == null ? "standard input" : `--file ${file}`}: ${whyUnreadable(error)}`, {cause: error});
     }
+}
+
+/** node-llama-cpp keeps a tenth of the context for what follows, and cuts a longer prompt without a word. */
+export function checkLength(what: string, length: number, {contextSize, model}: LlamaContext): void {
+    const room = contextSize - Math.max(1, Math.floor(contextSize / 10));
+    if (length > room)
+        throw new Failure(
+            `${what} has ${length} tokens, but a context of ${contextSize} has room for ${room} beside what follows; ` +
+            `allowed are shorter ones, or a larger --context-size (the model was trained with ${model.trainContextSize})`
+        );
 }

@@ -46,12 +46,11 @@ function open(build: Build): Opened<Binding> {
 
 /** llama.cpp listens on IPv4 addresses only. */
 async function resolveHost(host: string): Promise<string> {
-    try {
-        const {address} = await dns.lookup(host, {family: 4});
-        return address;
-    } catch (error) {
-        throw new Failure(`--host is ${host}, which has no IPv4 address`, {cause: error});
-    }
+    // of an address as text, lookup returns it whatever its family is
+    const found = await dns.lookup(host || " ", {family: 4}).catch((error: unknown) => ({address: "", error}));
+    if (!net.isIPv4(found.address))
+        throw new Failure(`--host is ${JSON.stringify(host)}, which has no IPv4 address`, "error" in found ? {cause: found.error} : {});
+    return found.address;
 }
 
 /** Finds what is wrong before llama.cpp does, which does not say. */

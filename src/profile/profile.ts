@@ -1,8 +1,9 @@
-import {createHash, randomUUID} from "node:crypto";
+import {createHash} from "node:crypto";
 import fs from "node:fs/promises";
 import {createRequire} from "node:module";
 import {show} from "../emulation/show.js";
 import {decodeText, whyUnreadable} from "../textFile.js";
+import {writeWhole} from "../writeWhole.js";
 import type {ValidateFunction} from "ajv";
 import type {LlamaModel} from "node-llama-cpp";
 import type {AttentionEmulationOptions, ResolvedAttentionEmulationOptions} from "../emulation/options.js";
@@ -76,14 +77,7 @@ export async function saveProfile(file: string, profile: AttentionProfile): Prom
     checkProfile(profile, "the profile");
     const text = JSON.stringify(profile, undefined, 4);
     parseProfile(text, "the profile"); // as it will be read: a Date, say, is an object that becomes text
-    const unfinished = `${file}.${randomUUID()}`;
-    try {
-        await fs.writeFile(unfinished, `${text}\n`);
-        await fs.rename(unfinished, file);
-    } catch (error) {
-        await fs.rm(unfinished, {force: true});
-        throw error;
-    }
+    await writeWhole(file, `${text}\n`);
 }
 
 /** @throws {ProfileError} naming the file */

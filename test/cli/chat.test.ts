@@ -27,6 +27,13 @@ test("each line of a pipe is a turn of one conversation, streamed as it is or, w
     t.is(text.stdout, turns.map(({answer}) => `${answer}\n`).join(""));
 });
 
+test("a turn that the context has no room for is an error, as node-llama-cpp would leave it out without a word", async (t) => {
+    const {code, stdout, stderr} = await runCli(["chat", "--context-size", "256", ...flags], {input: `${"word ".repeat(300)}\nHello\n`});
+    t.is(code, 1, stderr);
+    t.is(stdout, "");
+    t.regex(stderr, /^reattend: that, with the system prompt, has \d+ tokens, but a context of 256 has room for 231 beside what follows; .*\n$/);
+});
+
 test("what starts with / is a command, and is answered on stderr", async (t) => {
     const {code, stdout, stderr} = await runCli(["chat", "--json", ...flags], {
         input: "/strength 0.5\nHello\n/plain\nHello\n/strength lots\n/bogus\n/help\n/exit\nnever read\n"

@@ -2,7 +2,7 @@ import fs from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import test from "ava";
-import {runCli} from "../support/cli.js";
+import {cliPath, runCli} from "../support/cli.js";
 
 const text = "Where people are: Max tower, Alice station. Later Alice museum. The key Max.\nWhere is the key?\nA school\nB station";
 const inspect = ["inspect", "--prompt", text, "--threads", "1", "--strength", "0.5"];
@@ -99,6 +99,8 @@ const failures = {
     "two things on stdout": [[...inspect, "--json", "--terminal"], 2, "--json and --terminal"],
     "--force without a file": [[...inspect, "--force"], 2, "--force is about the file of --output"],
     "a folder that is not there": [[...inspect, "--output", "/missing/report.html"], 1, "there is no folder /missing"],
+    "no name of a file": [[...inspect, "--output", ""], 2, "--output is empty"],
+    "a file for a folder": [[...inspect, "--output", path.join(cliPath, "report.html")], 1, "cli.js is no folder"],
     "a folder for a file": [[...inspect, "--output", os.tmpdir()], 1, "it is a folder"],
     "a text longer than the context": [
         ["inspect", "word ".repeat(200), "--context-size", "64", "--threads", "1"], 1, "but the context has room for"

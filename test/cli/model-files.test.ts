@@ -1,6 +1,8 @@
+import {execFileSync} from "node:child_process";
 import fs from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
+import process from "node:process";
 import test from "ava";
 import {embeddedModelPath} from "#dist/cli/flags.js";
 import {runCli} from "../support/cli.js";
@@ -27,6 +29,12 @@ async function startOfModel(share: number): Promise<Buffer> {
 const badFiles: Record<string, [message: string, makeFile: () => Promise<string>]> = {
     "a missing file": ["there is no such file", () => Promise.resolve(path.join(folder, "missing.gguf"))],
     "a folder": ["it is a folder", () => Promise.resolve(folder)],
+    ...process.platform === "win32" ? {} : {
+        "a pipe": ["it is no file but a device, a pipe or a socket", () => {
+            execFileSync("mkfifo", [path.join(folder, "pipe.gguf")]);
+            return Promise.resolve(path.join(folder, "pipe.gguf"));
+        }]
+    },
     "an empty file": ["is not a GGUF file", () => fileOf("empty.gguf", "")],
     "garbage": ["is not a GGUF file", () => fileOf("garbage.gguf", "no model".repeat(1000))],
     "a GGUF file cut off in its header": ["is truncated or damaged", async () => fileOf("header.gguf", await startOfModel(0.001))],

@@ -11,7 +11,10 @@ const usageErrors = {
     "a value that is no number": [["complete", "x", "--strength", "much"], '--strength is "much"; allowed are numbers of at least -1'],
     "a value out of range": [["complete", "x", "--threshold", "1"], '--threshold is "1"; allowed are numbers above 0 and below 1'],
     "a fraction for a whole number": [["bench", "--rounds", "1.5"], '--rounds is "1.5"; allowed are whole numbers of at least 1'],
-    "a bad item of a list": [["bench", "--depths", "0,x"], '--depths is "x"; allowed are whole numbers of at least 0'],
+    "a bad item of a list": [["bench", "--depths", "0,x"], '--depths is "x"; allowed are whole numbers from 0 to 10000000'],
+    "a context that no machine has room for": [
+        ["complete", "x", "--context-size", "1e9"], '--context-size is "1e9"; allowed are whole numbers from 8 to 10000000'
+    ],
     "an unknown choice": [["chat", "--pattern", "some"], '--pattern is "some"; allowed are early-layer, all, random and first-token'],
     "a kind of GPU that there is none of": [
         ["complete", "x", "--gpu", "opencl"], '--gpu is "opencl"; allowed are auto, cuda, vulkan, metal and false'
@@ -46,6 +49,14 @@ for (const [title, [args, message]] of Object.entries(usageErrors)) {
         t.false(stderr.includes("    at "), "a stack trace is shown");
     });
 }
+
+test("serve-rpc takes IPv4 addresses only, as llama.cpp does", async (t) => {
+    for (const host of ["::1", "", "no-such-host.invalid"]) {
+        const {code, stderr} = await runCli(["serve-rpc", "--host", host]);
+        t.is(code, 1);
+        t.is(stderr, `reattend: --host is "${host}", which has no IPv4 address\n`);
+    }
+});
 
 test("in a clone the command can be run as it is, which npx does there", (t) => {
     t.notThrows(() => fs.accessSync(cliPath, fs.constants.X_OK));

@@ -127,6 +127,14 @@ test.serial("refused: no file, no JSON", async (t) => {
     await t.throwsAsync(loadProfile(inFolder("text.json")), {instanceOf: ProfileError, message: /is no profile: it is not JSON/});
 });
 
+test.serial("a link to a profile stays one", async (t) => {
+    await fs.writeFile(inFolder("linked.json"), "");
+    await fs.symlink("linked.json", inFolder("link.json"));
+    await saveProfile(inFolder("link.json"), profile);
+    t.true((await fs.lstat(inFolder("link.json"))).isSymbolicLink());
+    t.deepEqual(await loadProfile(inFolder("linked.json")), profile);
+});
+
 test.serial("a byte order mark before a profile is passed over; other encodings are refused", async (t) => {
     const marked = inFolder("marked.json");
     await fs.writeFile(marked, `\ufeff${JSON.stringify(profile)}`);
