@@ -71,16 +71,16 @@ export function install(output, name, {gpu, portable}) {
         fs.renameSync(`${destination}.new`, destination);
     }
     // it is what makes the folder a build, so it is there whole or not at all
-    const info = {reattend: packageVersion(), gpu, portable, llamaCpp: llamaCppRelease(), cmakeOptions: {}};
     const infoFile = path.join(target, "build.json");
-    fs.writeFileSync(`${infoFile}.new`, JSON.stringify(info, null, 4) + "\n");
+    fs.writeFileSync(`${infoFile}.new`, JSON.stringify(buildInfo({gpu, portable}), null, 4) + "\n");
     fs.renameSync(`${infoFile}.new`, infoFile);
     return target;
 }
 
-/** src/builds.ts takes only builds of its own version. */
-function packageVersion() {
-    return JSON.parse(fs.readFileSync(path.join(packageRoot, "package.json"), "utf8")).version;
+/** What build.json says; src/builds.ts takes only builds of its own version. */
+export function buildInfo({gpu, portable}) {
+    const {version} = JSON.parse(fs.readFileSync(path.join(packageRoot, "package.json"), "utf8"));
+    return {reattend: version, gpu, portable, llamaCpp: llamaCppRelease(), cmakeOptions: {}};
 }
 
 export function llamaCppRelease() {

@@ -7,12 +7,13 @@ import {fileURLToPath} from "node:url";
 import test from "ava";
 import {NoBinaryFoundError} from "reattend";
 import {findBuilds, version} from "#dist/builds.js";
+import type {BuildInfo} from "#dist/builds.js";
 import {runCli, runProcess} from "../support/cli.js";
 
 const scripts = new URL("../../scripts/", import.meta.url);
-const {commonDefinitions, packageVersion} = await import(new URL("lib/native-build.js", scripts).href) as {
+const {buildInfo, commonDefinitions} = await import(new URL("lib/native-build.js", scripts).href) as {
     commonDefinitions: (gpu: string | false, portable: boolean) => Record<string, string>,
-    packageVersion: () => string
+    buildInfo: (options: Pick<BuildInfo, "gpu" | "portable">) => BuildInfo
 };
 const buildNative = fileURLToPath(new URL("build-native.js", scripts));
 
@@ -55,7 +56,7 @@ test("reattend build without --gpu leaves the choice to the script, as an instal
 });
 
 test("build.json says which version of reattend compiled it", (t) => {
-    t.is(packageVersion(), version);
+    t.is(buildInfo({gpu: false, portable: false}).reattend, version);
     for (const {reattend} of findBuilds())
         t.is(reattend, version);
 });
