@@ -1,7 +1,7 @@
 import process from "node:process";
 import readline from "node:readline";
 import {LlamaChatSession} from "../index.js";
-import {exitCode} from "./failure.js";
+import {exitCode, Failure} from "./failure.js";
 import {emulationOptions, parseNumber, samplingOptions} from "./flags.js";
 import {chatWrapperFor, openModel, startEmulation} from "./model.js";
 import {checkLength} from "./prompt.js";
@@ -53,15 +53,11 @@ export async function runChat(flags: ChatFlags): Promise<void> {
         }
 
         try {
-            const history = session.chatWrapper.generateInitialChatHistory({systemPrompt: flags.system});
-            const {contextText} = session.chatWrapper.generateContextState({
-                chatHistory: [...history, {type: "user", text}, {type: "model", response: []}]
-            });
-            checkLength("that, with the system prompt,", contextText.tokenize(opened.model.tokenizer).length, opened.context);
+            checkTurn(text, flags.system, session);
         } catch (error) {
-            if (!process.stdin.isTTY)
+            if (!process.stdin.isTTY || !(error instanceof Failure))
                 throw error;
-            note((error as Error).message);
+            note(error.message);
             continue;
         }
 
@@ -102,6 +98,14 @@ export async function runChat(flags: ChatFlags): Promise<void> {
         note(""); // what comes next on the terminal starts on a line of its own
     if (input.interrupted)
         process.exitCode = exitCode.interrupted;
+}
+
+/** Without the turns before it, which node-llama-cpp leaves out as it needs to. */
+function checkTurn(text: string, systemPrompt: string | undefined, {chatWrapper, context, model}: LlamaChatSession): void {
+    const {contextText} = chatWrapper.generateContextState({
+        chatHistory: [...chatWrapper.generateInitialChatHistory({systemPrompt}), {type: "user", text}, {type: "model", response: []}]
+    });
+    checkLength("that, with the system prompt,", contextText.tokenize(model.tokenizer).length, context);
 }
 
 async function runSlashCommand(

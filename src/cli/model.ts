@@ -144,7 +144,7 @@ async function checkFile(file: string): Promise<void> {
 
 function describeLoadFailure(file: string, message: string): string {
     if (/^A context size of /.test(message))
-        return `${message}; allowed is a smaller --context-size`;
+        return message;
     return /failed to read|not within the file bounds/.test(message)
         ? `${file} is truncated or damaged: ${message}`
         : `cannot load ${file}: ${message}`;

@@ -46,11 +46,14 @@ function open(build: Build): Opened<Binding> {
 
 /** llama.cpp listens on IPv4 addresses only. */
 async function resolveHost(host: string): Promise<string> {
-    // of an address as text, lookup returns it whatever its family is
-    const found = await dns.lookup(host || " ", {family: 4}).catch((error: unknown) => ({address: "", error}));
-    if (!net.isIPv4(found.address))
-        throw new Failure(`--host is ${JSON.stringify(host)}, which has no IPv4 address`, "error" in found ? {cause: found.error} : {});
-    return found.address;
+    const noAddress = (cause?: unknown) => new Failure(`--host is ${JSON.stringify(host)}, which has no IPv4 address`, {cause});
+    if (host === "" || net.isIPv6(host)) // lookup takes these for addresses, whatever the family
+        throw noAddress();
+    try {
+        return (await dns.lookup(host, {family: 4})).address;
+    } catch (error) {
+        throw noAddress(error);
+    }
 }
 
 /** Finds what is wrong before llama.cpp does, which does not say. */

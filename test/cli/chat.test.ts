@@ -91,6 +91,14 @@ testOnTerminal("on a terminal there is a prompt, and /exit leaves", async (t) =>
     t.false(stdout.includes("\x1b[36m"), "there are colours in spite of NO_COLOR");
 });
 
+testOnTerminal("on a terminal the conversation goes on after a turn that the context has no room for", async (t) => {
+    const {code, stdout} = await runInTerminal(
+        ["chat", "--context-size", "256", ...flags], {onOutput: answerPrompts([`${"word ".repeat(300)}\r`, "Hello\r", "/exit\r"])}
+    );
+    t.is(code, 0, stdout);
+    t.regex(stdout, /that, with the system prompt, has \d+ tokens, but a context of 256 has room for\s+231 [^]*> \S*Hello\s+\w/);
+});
+
 testOnTerminal("on a terminal, Ctrl-C drops a line that is being typed, and leaves at an empty prompt", async (t) => {
     const {code, stdout} = await runInTerminal(["chat", ...flags], {onOutput: answerPrompts(["half a line\x03\x03"])});
     t.is(code, 130, stdout);
