@@ -203,16 +203,5 @@ struct ggml_cuda_attn_emulation {
     ggml_cuda_pool_alloc<float2> meta;
 };
 
-// the (maximum, sum) of one column of a tile of ncols1 queries and ncols2 heads, for a kernel that has a tile's rows in one piece
-template <int ncols1, int ncols2>
-static __device__ __forceinline__ void ggml_cuda_attn_write_row_meta(float2 * row_meta, int64_t first_row,
-    int query_tile, int head_tile, int column, uint3 n_q, int n_head, int gqa_ratio, float2 value) {
-    const int query = query_tile * ncols1 + column / ncols2;
-    const int head  = column % ncols2; // of the tile
-    if (row_meta && (ncols1 == 1 || query < int(n_q.z)) && (ncols2 == 1 || head_tile * ncols2 + head < gqa_ratio)) {
-        row_meta[first_row + query * n_head + head] = value;
-    }
-}
-
 // what the registry exports: CUDA only, as the kernels were never built for HIP and MUSA
 bool ggml_cuda_supports_attn_emulation(ggml_backend_dev_t device);
