@@ -17,6 +17,7 @@ import {requireTools} from "./lib/tools.js";
 
 const document = path.join(packageRoot, "test", "architectures", "README.md");
 const minutesPerModel = 5;
+const minutesPerModelOnGpu = 30; // a software driver takes 10
 // of the table, after the name: what must not change unnoticed; the columns that follow are measured
 const comparedColumns = ["layers", "emulated", "kernel", "left alone", "captured"];
 
@@ -91,8 +92,9 @@ async function checkAll(program, variants, gpu) {
 }
 
 function checkOne(program, [architecture, kind], gpu) {
+    const minutes = gpu === false ? minutesPerModel : minutesPerModelOnGpu;
     return new Promise((resolve) => {
-        const child = spawn(program, [architecture, kind, ...(gpu === false ? [] : ["gpu"])], {stdio: ["ignore", "pipe", "pipe"], timeout: minutesPerModel * 60_000});
+        const child = spawn(program, [architecture, kind, ...(gpu === false ? [] : ["gpu"])], {stdio: ["ignore", "pipe", "pipe"], timeout: minutes * 60_000});
         let stdout = "";
         let stderr = "";
         child.stdout.setEncoding("utf8").on("data", (chunk) => stdout += chunk);
@@ -104,7 +106,7 @@ function checkOne(program, [architecture, kind], gpu) {
             } catch {
                 const lastWords = stderr.trim().split("\n").find((line) => /ASSERT|error/i.test(line)) ?? "";
                 const end = signal === "SIGTERM"
-                    ? `was stopped after ${minutesPerModel} minutes`
+                    ? `was stopped after ${minutes} minutes`
                     : `ended with ${signal ?? `exit code ${code}`}`;
                 resolve({architecture, kind, ok: false, error: `the check ${end}. ${lastWords}`.trim()});
             }
