@@ -85,7 +85,7 @@ function layOut(result: BenchmarkResult, {threads, cacheTypeK, cacheTypeV, flash
     return [
         `${result.kernel} kernel, ${threads} ${threads === 1 ? "thread" : "threads"}, flash attention ${flashAttention ? "on" : "off"}, ` +
         `KV cache ${cacheTypeK === cacheTypeV ? cacheTypeK : `${cacheTypeK} and ${cacheTypeV}`}, ` +
-        `${rounds} rounds${clock === "cpu" ? ", seconds of CPU time" : ""}`,
+        `${rounds} ${rounds === 1 ? "round" : "rounds"}${clock === "cpu" ? ", seconds of CPU time" : ""}`,
         table.toString(),
         "on ÷ off: the median of pairs measured one right after the other",
         `extra memory: ${(result.extraMemoryBytes / 2 ** 20).toFixed(2)} MiB, the pattern of a batch of ${batchSize} tokens`

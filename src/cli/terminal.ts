@@ -26,7 +26,9 @@ export function wrap(text: string, stream: WriteStream, {indent = 0}: {indent?: 
     const width = terminalWidth(stream) || undefined;
     const wrapped = width == null
         ? text
-        : wrapAnsi(text, Math.max(width - indent, 20), {trim: false});
+        : text.replace(/^( *)(.*)/gm, (_, start: string, line: string) => (
+            start + wrapAnsi(line, Math.max(width - indent - start.length, 20))
+        ));
     return wrapped.replace(/^/gm, " ".repeat(indent));
 }
 

@@ -28,9 +28,10 @@ testOnTerminal("tables of an evaluation fit a terminal of 80 columns", async (t)
         ["evaluate", "--task", "embedded", "--limit", "2", "--threads", "1", "--output", path.join(folder, "run")]
     );
     t.is(code, 0, stdout);
-    const lines = stdout.split(/\r?\n/).filter((line) => line.startsWith("│"));
-    t.true(lines.some((line) => line.includes("difference")), stdout);
-    t.deepEqual(lines.filter((line) => line.length > 80), []);
+    const lines = stdout.split(/\r?\n/);
+    t.true(lines.some((line) => line.startsWith("│") && line.includes("difference")), stdout);
+    t.deepEqual(lines.filter((line) => line.startsWith("│") && line.length > 80), []);
+    t.deepEqual(lines.filter((line) => /^ \S/.test(line)), [], "lines begin with the space at which they were broken");
 });
 
 const endless = ["complete", "Emma is", "--compare", "--threads", "1", "--max-tokens", "100000", "--temperature", "3", "--seed", "1"];
