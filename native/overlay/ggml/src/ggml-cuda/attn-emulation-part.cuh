@@ -89,14 +89,15 @@ static __device__ __noinline__ void attn_boost_part(
     }
 }
 
-// Whether the block is one that boosts; then its work is done. parts and meta: [rows][parts of a row], the boost's is the last.
-template <int d, int n_cols, ggml_type type_K, ggml_type type_V>
+// Whether the block is one that boosts; then its work is done. parts and meta: [rows][parts of a row], the boost's is the last. Only
+// kernels for one query may call this: in others, a call that the optimizer has to remove makes some spill registers.
+template <int d, ggml_type type_K, ggml_type type_V>
 static __device__ __forceinline__ bool ggml_cuda_attn_boost_in_block(
     const ggml_cuda_attn_task & task, float * parts, float2 * meta) {
-    if (n_cols > 1 || blockIdx.z < task.boost_block) {
+    if (blockIdx.z < task.boost_block) {
         return false;
     }
-    const uint32_t n_parts = ggml_cuda_attn_n_parts<n_cols>(task);
+    const uint32_t n_parts = ggml_cuda_attn_n_parts<1>(task);
     const int      block   = ((blockIdx.z - task.boost_block) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     const int      row     = block * blockDim.y + threadIdx.y;
     ggml_cuda_pdl_sync();
@@ -109,7 +110,7 @@ static __device__ __forceinline__ bool ggml_cuda_attn_boost_in_block(
 
 #else
 
-template <int d, int n_cols, ggml_type type_K, ggml_type type_V>
+template <int d, ggml_type type_K, ggml_type type_V>
 static __device__ __forceinline__ bool ggml_cuda_attn_boost_in_block(const ggml_cuda_attn_task &, float *, float2 *) {
     return false;
 }

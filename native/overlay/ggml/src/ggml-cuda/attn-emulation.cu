@@ -260,11 +260,12 @@ static attn_boost get_boost(const ggml_tensor * fa, const ggml_cuda_attn_kv & v)
 
 ggml_cuda_attn_task ggml_cuda_attn_get_task(const ggml_tensor * fa, float2 * row_meta, attn_query_rounding rounding,
     const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v, bool has_boost_blocks) {
+    const float2 * result = (const float2 *) fa->data;
     if (!has_boost_blocks) {
-        return { row_meta, UINT32_MAX, {}, {} };
+        return { row_meta, result, UINT32_MAX, {}, {} };
     }
     const attn_rows rows = get_rows(fa, row_meta, rounding, k);
-    return { row_meta, uint32_t(rows.n_head * rows.n_stream), rows, get_boost(fa, v) };
+    return { row_meta, result, uint32_t(rows.n_head * rows.n_stream), rows, get_boost(fa, v) };
 }
 
 static bool boosts_by_mma(ggml_backend_cuda_context & ctx, const attn_rows & rows, const attn_boost & boost,

@@ -139,6 +139,10 @@ void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_te
 struct ggml_cuda_attn_task {
     float2 * row_meta; // where it puts the (maximum, sum) of the rows, null if nobody asks for it
 
+    // The op's result, where a row's place says which row it is. mma has no register left for the number, and by the kernel's own pointer
+    // to the result the compiler would know it before it reads the keys, and keep it meanwhile.
+    const float2 * result;
+
     // Blocks from this one on in z, of kernels that have such, compute what the boost adds, as one more part of each row: as long as
     // other blocks work on the row's cells, it takes no time of its own.
     uint32_t   boost_block;
@@ -179,7 +183,7 @@ struct ggml_cuda_attn_emulation {
 
     ggml_cuda_attn_task task(const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v) const {
         return mode == GGML_ATTN_EMULATION_NONE ?
-            ggml_cuda_attn_task{ nullptr, UINT32_MAX, {}, {} } :
+            ggml_cuda_attn_task{ nullptr, nullptr, UINT32_MAX, {}, {} } :
             ggml_cuda_attn_get_task(fa, meta.ptr, rounding, k, v, boosts_in_blocks);
     }
 
