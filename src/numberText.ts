@@ -27,3 +27,8 @@ export function signed(text: string): string {
         ? text
         : `+${text}`;
 }
+
+/** 1 round, 2 rounds. */
+export function counted(count: number, noun: string): string {
+    return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}

@@ -1,6 +1,7 @@
 import process from "node:process";
 import Table from "cli-table3";
 import {measure, requiredContextSize} from "../bench/measure.js";
+import {counted} from "../numberText.js";
 import {exitCode, UsageError} from "./failure.js";
 import {emulationOptions} from "./flags.js";
 import {abortOnInterrupt} from "./interruption.js";
@@ -83,9 +84,9 @@ function layOut(result: BenchmarkResult, {threads, cacheTypeK, cacheTypeV, flash
         table.push([`decode at ${depth}`, ...cells(comparison, colors.bold)]);
 
     return [
-        `${result.kernel} kernel, ${threads} ${threads === 1 ? "thread" : "threads"}, flash attention ${flashAttention ? "on" : "off"}, ` +
+        `${result.kernel} kernel, ${counted(threads, "thread")}, flash attention ${flashAttention ? "on" : "off"}, ` +
         `KV cache ${cacheTypeK === cacheTypeV ? cacheTypeK : `${cacheTypeK} and ${cacheTypeV}`}, ` +
-        `${rounds} ${rounds === 1 ? "round" : "rounds"}${clock === "cpu" ? ", seconds of CPU time" : ""}`,
+        `${counted(rounds, "round")}${clock === "cpu" ? ", seconds of CPU time" : ""}`,
         table.toString(),
         "on ÷ off: the median of pairs measured one right after the other",
         `extra memory: ${(result.extraMemoryBytes / 2 ** 20).toFixed(2)} MiB, the pattern of a batch of ${batchSize} tokens`

@@ -1,3 +1,4 @@
+import {counted} from "../numberText.js";
 import {hashFile} from "./hash.js";
 import {DataError} from "./item.js";
 import type {BadRow, ChoiceItem, Data} from "./item.js";
@@ -40,7 +41,7 @@ export async function readExamples(
     for (const [index, {items}] of read.entries()) {
         if (items.length < count)
             throw new DataError(
-                `${sources[index]} has ${items.length} ${items.length === 1 ? "item" : "items"}, but --shots ${count} needs ${count}` +
+                `${sources[index]} has ${counted(items.length, "item")}, but --shots ${count} needs ${count}` +
                 (read[index]!.badRows.length > 0 ? `; rows that are no items: ${read[index]!.badRows.length}` : "")
             );
     }

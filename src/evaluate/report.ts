@@ -1,3 +1,4 @@
+import {counted} from "../numberText.js";
 import {visibleText} from "../visibleText.js";
 import type {LeftOut} from "./evaluate.js";
 import type {BadRow} from "./item.js";
@@ -108,8 +109,8 @@ export function filesOf({settings: {model, data, examples}}: EvaluationReport): 
 /** What was done, in a line. */
 export function subtitleOf({settings: {arms, shots, limit, seed, template, reattend}, items}: EvaluationReport): string {
     return [
-        `${items} items, each under ${arms.length} ${arms.length === 1 ? "arm" : "arms"}.`,
-        ...shots === 0 ? [] : [`${shots} ${shots === 1 ? "example" : "examples"} before each question.`],
+        `${items} items, each under ${counted(arms.length, "arm")}.`,
+        ...shots === 0 ? [] : [`${counted(shots, "example")} before each question.`],
         ...limit == null ? [] : [`Limit ${limit}.`],
         `Seed ${seed}.`,
         `Chat template: ${template}.`,

@@ -21,7 +21,7 @@ for (const [title, {args, code, message}] of Object.entries(failures)) {
     });
 }
 
-testOnTerminal("tables of an evaluation fit a terminal of 80 columns", async (t) => {
+testOnTerminal("tables of an evaluation fit a terminal of 80 columns, and its sentences are broken between words", async (t) => {
     const folder = await fs.mkdtemp(path.join(os.tmpdir(), "reattend-test-"));
     t.teardown(() => fs.rm(folder, {recursive: true}));
     const {code, stdout} = await runInTerminal(
