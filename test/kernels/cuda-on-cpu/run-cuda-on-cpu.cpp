@@ -163,27 +163,32 @@ static void run_own_kernels(const attention_case & c, const attention_inputs & i
 static std::vector<float2> exported;
 static std::vector<int>    times_exported; // of each row, by how many writes
 
-static void take_exported(const ggml_tensor * fa, const float2 * row_meta) {
+static void take_exported(const ggml_tensor * fa, const float2 * row_meta, attn_query_rounding rounding) {
     const size_t n_rows = ggml_nrows(fa);
-    exported.assign(row_meta, row_meta + n_rows);
+    const size_t stride = ggml_cuda_attn_meta_stride(fa, rounding);
+    exported.resize(n_rows);
     times_exported.assign(n_rows, 0);
+    for (size_t row = 0; row < n_rows; ++row) {
+        exported[row] = row_meta[row * stride];
+    }
     for (const float2 * written : cuda_on_cpu::counted_writes) {
         // vec and tile write to the parts of split rows, too, at the same place of their source
-        if (written >= row_meta && written < row_meta + n_rows) {
-            ++times_exported[written - row_meta];
+        if (written >= row_meta && written < row_meta + n_rows * stride) {
+            ++times_exported[(written - row_meta) / stride];
         }
     }
 }
 
 void ggml_cuda_attn_record_pattern(ggml_backend_cuda_context & ctx, const ggml_tensor * fa, const float2 * row_meta,
     attn_query_rounding rounding, const ggml_cuda_attn_kv & k) {
-    take_exported(fa, row_meta);
+    take_exported(fa, row_meta, rounding);
     own_record_pattern(ctx, fa, row_meta, rounding, k);
 }
 
 // rows in parts have a pair for each part, and none may have been written for the whole
-static void take_exported_parts(const ggml_tensor * fa, const float2 * row_meta, const ggml_cuda_attn_parts & parts) {
-    take_exported(fa, row_meta);
+static void take_exported_parts(
+    const ggml_tensor * fa, const float2 * row_meta, attn_query_rounding rounding, const ggml_cuda_attn_parts & parts) {
+    take_exported(fa, row_meta, rounding);
     for (size_t row = 0; row < exported.size(); ++row) {
         const float2 * meta  = parts.meta + row * parts.n;
         float2         whole = meta[0];
@@ -200,9 +205,9 @@ void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_te
     attn_query_rounding rounding, const ggml_cuda_attn_kv & k, const ggml_cuda_attn_kv & v,
     const ggml_cuda_attn_parts & parts) {
     if (parts.n > 1) {
-        take_exported_parts(fa, row_meta, parts);
+        take_exported_parts(fa, row_meta, rounding, parts);
     } else {
-        take_exported(fa, row_meta);
+        take_exported(fa, row_meta, rounding);
     }
     own_boost_pattern(ctx, fa, row_meta, rounding, k, v, parts);
 }

@@ -43,7 +43,7 @@ __launch_bounds__(WARP_SIZE * ATTN_BOOST_MMA_N_WARPS, d <= 128 ? 4 : 2) static _
     // all that nothing else has to be known for comes first, so that it comes at once
     const int64_t row         = attn_row_index(rows, query, head, stream);
     auto [list, g, n, listed] = attn_load_listed(rows, boost, query, head, stream, 0);
-    const float log_sum       = attn_log_sum(rows.meta[row]);
+    const float log_sum       = attn_log_sum(attn_row_meta(rows, row));
 
     __align__(16) float before[n_own];
     result += row * d + n_own * j / 8 * 64 + 8 * i + n_own * j % 8;

@@ -138,7 +138,7 @@ __launch_bounds__(WARP_SIZE * ATTN_RESIDUAL_MAX_WARPS,
     const float     g         = boost.strength[stream * rows.n_q + query] * boost.gain[head];
     const int       n_listed  = list[0];
     const int       listed    = list[min(1 + warp * WARP_SIZE + lane, boost.pattern.capacity)];
-    const float2    meta      = has_parts ? attn_join_meta(part_meta, parts.n) : rows.meta[row];
+    const float2    meta      = has_parts ? attn_join_meta(part_meta, parts.n) : attn_row_meta(rows, row);
     const float     log_sum   = attn_log_sum(meta);
 
     const int n = g == 0.0f ? 0 : min(n_listed, boost.pattern.capacity);

@@ -37,7 +37,7 @@ __launch_bounds__(WARP_SIZE * ATTN_FEW_ROWS_N_WARPS) static __global__ void attn
         const int head  = head_kv * gqa + row % gqa;
         attn_load_query<type_K, n_lanes>(rows, query, head, stream, q_lane[r]);
         bias[r] = rows.mask ? attn_slope(rows, head) * attn_mask(rows, query, stream, min(cell, rows.n_kv - 1)) : 0.0f;
-        meta[r] = rows.meta[attn_row_index(rows, query, head, stream)];
+        meta[r] = attn_row_meta(rows, attn_row_index(rows, query, head, stream));
         own[r]  = own_cells[stream * rows.n_q + query];
     }
 
@@ -182,8 +182,8 @@ __launch_bounds__(WARP_SIZE * ATTN_PATTERN_N_WARPS, 3) static __global__ void at
         if (row < row_end) {
             const int query = row / gqa;
             const int head  = head_kv * gqa + row % gqa;
-            bound[r]        = attn_log_sum(rows.meta[attn_row_index(rows, query, head, stream)]) + logf(threshold);
-            own[r]          = own_cells[stream * rows.n_q + query];
+            bound[r] = attn_log_sum(attn_row_meta(rows, attn_row_index(rows, query, head, stream))) + logf(threshold);
+            own[r]   = own_cells[stream * rows.n_q + query];
         }
     }
 
@@ -361,7 +361,7 @@ __launch_bounds__(WARP_SIZE * attn_pattern_mma_n_warps(d_max), 3) static __globa
         own[r]          = -1;
         list[r]         = nullptr;
         if (row < row_end) {
-            bound[r] = attn_log_sum(rows.meta[attn_row_index(rows, query, head, stream)]) + logf(threshold);
+            bound[r] = attn_log_sum(attn_row_meta(rows, attn_row_index(rows, query, head, stream))) + logf(threshold);
             own[r]   = own_cells[stream * rows.n_q + query];
             list[r]  = lists.row(query, head, stream, chunk);
             if (rows.mask) {

@@ -41,6 +41,10 @@ static __device__ __forceinline__ int64_t attn_row_index(const attn_rows & rows,
     return (int64_t(stream) * rows.n_q + query) * rows.n_head + head;
 }
 
+static __device__ __forceinline__ float2 attn_row_meta(const attn_rows & rows, int64_t row) {
+    return rows.meta[row * rows.meta_stride];
+}
+
 // a row's listed cells, and how much their weights change
 struct attn_listed {
     const int32_t * list;

@@ -29,6 +29,7 @@ static attn_rows get_rows(
     rows.nb_mask_stream = mask ? mask->nb[3] : 0;
     rows.n_mask_streams = mask ? mask->ne[3] : 1;
     rows.meta           = row_meta;
+    rows.meta_stride    = ggml_cuda_attn_meta_stride(fa, rounding);
     rows.sinks          = fa->src[4] ? (const float *) fa->src[4]->data : nullptr;
     rows.d_k            = q->ne[0];
     rows.n_q            = q->ne[1];

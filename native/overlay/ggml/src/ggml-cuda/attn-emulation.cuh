@@ -3,7 +3,8 @@
 // Early-layer attention pattern emulation after flash attention. Its kernels export each row's maximum and sum; with these, kernels of
 // our own list the cells of a pattern, or add what the boost of the listed cells changes. See ggml-attn-emulation.h.
 //
-// A row is a (query, head) pair of a stream; its result and its (maximum, sum) are at index (stream*n_q + query)*n_head + head.
+// A row is a (query, head) pair of a stream; its result is at index (stream*n_q + query)*n_head + head, and its (maximum, sum) at this
+// index times the rows' meta_stride.
 
 #include "common.cuh"
 #include "ggml-attn-emulation.h"
@@ -54,6 +55,13 @@ static attn_query_rounding ggml_cuda_attn_rounding(bool is_vec, bool is_mma, int
                                   ATTN_QUERY_F32;
 }
 
+// From a row's (maximum, sum) to the next one's. mma's kernels have no register left for a row's number: they put the pair as far from
+// where the row's result begins as the first pair is from the first result, so it takes the room of a result.
+static int ggml_cuda_attn_meta_stride(const ggml_tensor * fa, attn_query_rounding rounding) {
+    const bool is_mma = rounding == ATTN_QUERY_F16;
+    return is_mma ? fa->ne[0] * sizeof(float) / sizeof(float2) : 1;
+}
+
 // what a row's scores are made of
 struct attn_rows {
     const char *   q;
@@ -77,6 +85,7 @@ struct attn_rows {
     int   n_kv;
     int   n_stream;
     int   n_mask_streams;
+    int   meta_stride; // in pairs
     float score_scale; // with a soft cap it is scale / cap, as in flash attention; 1 where queries are rounded with it
 
     attn_query_rounding rounding;
@@ -139,8 +148,8 @@ void ggml_cuda_attn_boost_pattern(ggml_backend_cuda_context & ctx, const ggml_te
 struct ggml_cuda_attn_task {
     float2 * row_meta; // where it puts the (maximum, sum) of the rows, null if nobody asks for it
 
-    // The op's result, where a row's place says which row it is. mma has no register left for the number, and by the kernel's own pointer
-    // to the result the compiler would know it before it reads the keys, and keep it meanwhile.
+    // The op's result, for mma. By the kernel's own pointer to it, the compiler would know where a row's pair goes before it reads the
+    // keys, and keep that meanwhile.
     const float2 * result;
 
     // Blocks from this one on in z, of kernels that have such, compute what the boost adds, as one more part of each row: as long as
@@ -165,7 +174,7 @@ struct ggml_cuda_attn_emulation {
             has_boost_blocks && mode == GGML_ATTN_EMULATION_BOOST && !ggml_flash_attn_ext_get_emulation_normalize(fa)),
         meta(pool) {
         if (mode != GGML_ATTN_EMULATION_NONE && !boosts_in_blocks) {
-            meta.alloc(ggml_nrows(fa));
+            meta.alloc(ggml_nrows(fa) * ggml_cuda_attn_meta_stride(fa, rounding));
         }
     }
 
