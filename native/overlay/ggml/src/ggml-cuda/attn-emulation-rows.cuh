@@ -41,8 +41,9 @@ static __device__ __forceinline__ int64_t attn_row_index(const attn_rows & rows,
     return (int64_t(stream) * rows.n_q + query) * rows.n_head + head;
 }
 
+// in 32 bits, as flash attention's own places of results are: more make attn_list_cells_of_few spill for sm_120
 static __device__ __forceinline__ float2 attn_row_meta(const attn_rows & rows, int64_t row) {
-    return rows.meta[row * rows.meta_stride];
+    return rows.meta[uint32_t(row) * uint32_t(rows.meta_stride)];
 }
 
 // a row's listed cells, and how much their weights change
