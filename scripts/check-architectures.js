@@ -104,7 +104,8 @@ function checkOne(program, [architecture, kind], gpu) {
             try {
                 resolve(JSON.parse(stdout));
             } catch {
-                const lastWords = stderr.trim().split("\n").find((line) => /ASSERT|error/i.test(line)) ?? "";
+                const lines = stderr.trim().split("\n");
+                const lastWords = lines.find((line) => /ASSERT|error/i.test(line)) ?? lines.at(-1);
                 const end = signal === "SIGTERM"
                     ? `was stopped after ${minutes} minutes`
                     : `ended with ${signal ?? `exit code ${code}`}`;

@@ -885,6 +885,7 @@ static json check(architecture & arch, const std::set<int> & sources) {
             return checker.check(threshold);
         } catch (const key_flipped & err) {
             flipped = err.what();
+            fprintf(stderr, "threshold %g will not do: %s\n", threshold, err.what());
         }
     }
     throw std::runtime_error("whatever the threshold, runs differ: " + flipped);
