@@ -134,8 +134,10 @@ function extractUpstream() {
 async function kernelsOf(nvcc, version, tree, {file, architecture}, definitions = []) {
     const folder = path.join(tree, cudaFolder);
     const source = path.resolve(folder, file);
-    const headers = listFiles(folder).filter((name) => name.endsWith(".cuh")).map((name) => fs.readFileSync(path.join(folder, name), "utf8"));
-    const inputs = [version, architecture, definitions, headers, fs.readFileSync(source, "utf8")];
+    const includes = [
+        path.join(packageRoot, "test", "kernels", "cuda"), path.join(tree, "ggml", "include"), path.join(tree, "ggml", "src"), folder
+    ];
+    const inputs = [version, architecture, definitions, ...readWithHeaders(source, includes)];
     const known = path.join(workFolder, `${hash(JSON.stringify(inputs))}.json`);
     const text = readIfThere(known);
     if (text != null)
@@ -143,8 +145,7 @@ async function kernelsOf(nvcc, version, tree, {file, architecture}, definitions 
 
     const {code, output} = await run(nvcc, [
         "-std=c++17", "-use_fast_math", "-extended-lambda", ...definitions, "-Xptxas", "-v", `-arch=sm_${architecture}`, "-cubin", "-o", os.devNull,
-        "-I", path.join(packageRoot, "test", "kernels", "cuda"),
-        "-I", path.join(tree, "ggml", "include"), "-I", path.join(tree, "ggml", "src"), "-I", folder, source
+        ...includes.flatMap((include) => ["-I", include]), source
     ]);
     if (code !== 0)
         throw new UserError(`nvcc does not compile ${source} for sm_${architecture}:\n${output.trim()}`);
@@ -152,6 +153,23 @@ async function kernelsOf(nvcc, version, tree, {file, architecture}, definitions 
     fs.mkdirSync(workFolder, {recursive: true});
     fs.writeFileSync(known, JSON.stringify(kernels));
     return kernels;
+}
+
+/** The text of a source file, and of all headers of ours and of llama.cpp's that it comes to include. */
+function readWithHeaders(source, includes) {
+    const texts = new Map();
+    function read(file) {
+        if (texts.has(file))
+            return;
+        texts.set(file, fs.readFileSync(file, "utf8"));
+        for (const [, name] of texts.get(file).matchAll(/^\s*#\s*include\s+"(.+)"/gm)) {
+            const header = [path.dirname(file), ...includes].map((folder) => path.join(folder, name)).find(fs.existsSync);
+            if (header != null)
+                read(header);
+        }
+    }
+    read(source);
+    return [...texts.values()];
 }
 
 function parseKernels(output) {

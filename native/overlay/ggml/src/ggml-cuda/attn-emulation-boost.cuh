@@ -9,7 +9,10 @@
 
 // Many rows come from kernels that have made keys and values F16.
 static constexpr __host__ __device__ int attn_residual_blocks_per_sm(ggml_type type_K, ggml_type type_V, int n_lanes) {
-    return attn_n_at_once(type_K, 1) < 4 || attn_n_at_once(type_V, 1) < 4 ? 1 : n_lanes < WARP_SIZE ? 3 : 2;
+    if (attn_n_at_once(type_K, 1) < 4 || attn_n_at_once(type_V, 1) < 4) {
+        return 1;
+    }
+    return n_lanes < WARP_SIZE && type_K == type_V ? 3 : 2; // two types at once need more registers
 }
 
 static __device__ __forceinline__ bool attn_is_listed(const int32_t * list, int n, int cell) {
