@@ -17,7 +17,7 @@ import {requireTools} from "./lib/tools.js";
 
 const document = path.join(packageRoot, "test", "architectures", "README.md");
 const minutesPerModel = 5;
-const minutesPerModelOnGpu = 60; // a software driver takes 10 for llama
+const minutesPerModelOnGpu = 60; // a software driver takes 5 to 11 for those of check-gpu
 // of the table, after the name: what must not change unnoticed; the columns that follow are measured
 const comparedColumns = ["layers", "emulated", "kernel", "left alone", "captured"];
 
