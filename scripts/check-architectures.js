@@ -159,10 +159,13 @@ function readTable() {
     return new Map(rows.map((row) => [row[0], withReasons(row, reasons)]));
 }
 
-/** The compared columns of a row, with the reasons in place of their numbers: a number may be another's in another run. */
+/** The compared columns of a row, with the reasons in place of their numbers, which are others in other runs, and so is their order. */
 function withReasons(row, reasons) {
     return row.slice(1, 1 + comparedColumns.length)
-        .map((cell) => String(cell).trim().replaceAll(/\((\d+)\)/g, (_, number) => `(${reasons[number - 1]})`));
+        .map((cell) => String(cell).trim().split(/(?<=\)), /)
+            .map((part) => part.replace(/\((\d+)\)/, (_, number) => `(${reasons[number - 1]})`))
+            .sort()
+            .join(", "));
 }
 
 function listReasons(results) {
