@@ -244,6 +244,13 @@ static bool boosts_in_blocks(const kernel_instance & kernel, const attention_cas
     return kernel.name.rfind("vec", 0) == 0 && c.n_q == 1 && !c.normalize;
 }
 
+// On some of the devices mma's tiles are spread over blocks, which a fixup puts together: the uniform one for 3 queries, the general
+// one for 67. All that the turn of devices would leave out.
+static bool has_fixups(const kernel_instance & kernel, const attention_case & c) {
+    return kernel.name.rfind("mma", 0) == 0 && c.name.rfind("all at once", 0) == 0 && (c.d_k == 80 || c.d_k == 256) &&
+        (c.n_q == 3 || c.n_q == 67);
+}
+
 // what decides how work is split
 static const std::vector<device_size> device_sizes = { { 860, 1, 1 }, { 860, 23, 2 }, { 890, 5, 1 }, { 890, 48, 2 } };
 
@@ -371,12 +378,9 @@ int main(int argc, char ** argv) {
                     !wanted(kernel.name + ", " + c.name) || !(small || all)) {
                     continue;
                 }
-                const attention_inputs    in  = make_attention_inputs(c);
-                const attention_reference ref = compute_attention_reference(c, in);
-                // on some of the devices, tiles of these are spread over blocks, which a fixup puts together
-                const bool on_all = all ||
-                    (kernel.name.rfind("mma", 0) == 0 && c.name.rfind("all at once", 0) == 0 &&
-                        (c.d_k == 80 || c.d_k == 256) && (c.n_q == 3 || c.n_q == 67));
+                const attention_inputs    in     = make_attention_inputs(c);
+                const attention_reference ref    = compute_attention_reference(c, in);
+                const bool                on_all = all || has_fixups(kernel, c);
                 for (size_t i = 0; i < (on_all ? device_sizes.size() : 1); ++i) {
                     cuda_on_cpu::descending = turn / device_sizes.size() % 2 == 1;
                     run_flash_attention(kernel, c, device_sizes[turn++ % device_sizes.size()], in, ref);
